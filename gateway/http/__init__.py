@@ -1,0 +1,1 @@
+"""HTTP only: decode the request, call the serving layer, render the answer."""

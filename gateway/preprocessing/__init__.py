@@ -1,0 +1,1 @@
+"""Runs preprocessors away from the event loop."""

@@ -1,0 +1,1 @@
+"""What is declared to be served: model version and preprocessor version together."""

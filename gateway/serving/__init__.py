@@ -1,0 +1,1 @@
+"""The request path: admission, lane, packing, inference."""

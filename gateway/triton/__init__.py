@@ -1,0 +1,1 @@
+"""Everything that speaks to Triton: replicas, errors, the embedded server."""

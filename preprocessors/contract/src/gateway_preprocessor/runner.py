@@ -53,7 +53,7 @@ class Runner:
 
     def finish(self, rows: Sequence[Row], contexts: Sequence[Any]) -> list[bytes | Exception]:
         """Postprocess one row of outputs per instance; each result comes as JSON text."""
-        return _isolated(self._postprocess, list(zip(rows, contexts)))
+        return _isolated(self._postprocess, list(zip(rows, contexts, strict=True)))
 
     def _decode(self, payload: Payload) -> tuple[Any, Any]:
         parameters = self._defaults
@@ -64,7 +64,7 @@ class Runner:
         return self.preprocessor.from_bytes(payload.content, payload.media_type), parameters
 
     def _preprocess(self, decoded: list[tuple[Any, Any]]) -> list[Prepared]:
-        instances, parameters = zip(*decoded)
+        instances, parameters = zip(*decoded, strict=True)
         prepared = list(self.preprocessor.preprocess(instances, parameters))
         for item in prepared:
             self._check(item)
@@ -82,7 +82,7 @@ class Runner:
                 raise ContractViolation(f"preprocess returned {mismatch}")
 
     def _postprocess(self, finished: list[tuple[Row, Any]]) -> list[bytes]:
-        rows, contexts = zip(*finished)
+        rows, contexts = zip(*finished, strict=True)
         return [self._encode(output) for output in self.preprocessor.postprocess(rows, contexts)]
 
 
@@ -101,7 +101,7 @@ def _attempt(call: Callable[[Payload], T], payload: Payload) -> T | Exception:
         return error
 
 
-def _isolated(call: Callable[[list[Any]], list[T]], items: list[Any]) -> list[T | Exception]:
+def _isolated(call: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> list[T | Exception]:
     """Apply `call` to all items at once; if it fails, to each alone, so that only the bad fail."""
     if not items:
         return []

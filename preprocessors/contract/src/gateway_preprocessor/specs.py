@@ -12,7 +12,20 @@ from gateway_preprocessor.errors import ContractViolation
 
 #: numpy dtype names that Triton can carry without conversion.
 DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+    [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    ]
 )
 
 
@@ -47,7 +60,7 @@ class TensorSpec:
         if array.dtype.name != self.dtype:
             return f"{self.name}: expected dtype {self.dtype}, got {array.dtype.name}"
         if array.ndim != len(self.shape) or any(
-            want not in (-1, got) for want, got in zip(self.shape, array.shape)
+            want not in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
         ):
             return f"{self.name}: expected shape {list(self.shape)}, got {list(array.shape)}"
         return None

@@ -21,10 +21,10 @@ from gateway_preprocessor.specs import TensorSpec
 
 #: What clients send by mistake or malice; each is either accepted or refused as InvalidInput.
 HOSTILE = (
-    b"null true false 0 -1 1e308 1e999 123456789012345678901234567890 [] {} [[]] [null]".split()
-    + [b'""', b'" "', b'"\\u0000"', b'"\\ud800"', b'"\xff\xfe"', b"NaN", b"", b"{", b'{"a":}']
-    + [b'{"text":1}', b'{"image":"!"}', b'{"image":""}', b'{"image":"aGVsbG8="}', b'{"":null}']
-    + [b"[" * 10_000 + b"]" * 10_000, b'"' + b"x" * 100_000 + b'"', '"é😀\u202e漢"'.encode()]
+    *b"null true false 0 -1 1e308 1e999 123456789012345678901234567890 [] {} [[]] [null]".split(),
+    *(b'""', b'" "', b'"\\u0000"', b'"\\ud800"', b'"\xff\xfe"', b"NaN", b"", b"{", b'{"a":}'),
+    *(b'{"text":1}', b'{"image":"!"}', b'{"image":""}', b'{"image":"aGVsbG8="}', b'{"":null}'),
+    *(b"[" * 10_000 + b"]" * 10_000, b'"' + b"x" * 100_000 + b'"', '"é😀\u202e漢"'.encode()),
 )
 THREADS = 8
 
@@ -46,7 +46,7 @@ def check(preprocessor_type: type[Preprocessor[Any, Any, Any]]) -> dict[str, int
     payloads = [golden.payload for golden in goldens] + examples
     prepared = [_prepared(runner, payload) for payload in payloads]
 
-    for golden, item in zip(goldens, prepared):
+    for golden, item in zip(goldens, prepared, strict=False):
         difference = golden_cases.tensor_difference(golden, item.tensors)
         assert difference is None, f"golden {golden.name!r}: {difference}"
     _check_batch(runner, payloads, prepared)
@@ -79,7 +79,7 @@ def _check_threads(
 ) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         for batch in pool.map(lambda _: runner.prepare(payloads), range(THREADS * 4)):
-            for item, single in zip(batch, singles):
+            for item, single in zip(batch, singles, strict=True):
                 _assert_same(item, single, "a thread saw other tensors")
 
 
@@ -103,7 +103,7 @@ def _check_postprocess(runner: Runner, prepared: Sequence[Prepared]) -> None:
     ]
     contexts = [item.context for item in prepared]
     results = runner.finish(rows, contexts)
-    for row, context, result in zip(rows, contexts, results):
+    for row, context, result in zip(rows, contexts, results, strict=True):
         assert isinstance(result, bytes), f"postprocess raised {result!r}"
         msgspec.json.decode(result, type=runner.preprocessor.output_type)
         assert runner.finish([row], [context]) == [result], (
@@ -114,7 +114,7 @@ def _check_postprocess(runner: Runner, prepared: Sequence[Prepared]) -> None:
 def _check_golden_rows(
     runner: Runner, goldens: Sequence[golden_cases.Golden], prepared: Sequence[Prepared]
 ) -> None:
-    for golden, item in zip(goldens, prepared):
+    for golden, item in zip(goldens, prepared, strict=False):
         if golden.row is None:
             continue
         row: Row = {name: tensor.array() for name, tensor in golden.row.items()}
