@@ -110,9 +110,8 @@ def difference(expected: Any, actual: Any, tolerance: float, path: str = "$") ->
     elif isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
             return f"{path}: {len(actual)} items instead of {len(expected)}"
-        pairs = [
-            (f"{path}[{i}]", *pair) for i, pair in enumerate(zip(expected, actual, strict=True))
-        ]
+        both = zip(expected, actual, strict=True)
+        pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(both)]
     elif _number(expected) and _number(actual):
         close = math.isclose(expected, actual, rel_tol=0.0, abs_tol=tolerance)
         return None if close else f"{path}: {actual} instead of {expected} (± {tolerance})"

@@ -90,7 +90,7 @@ class Preprocessor(ABC, Generic[InputT, ParametersT, OutputT]):
     @classmethod
     def from_bytes(cls, content: bytes, media_type: str) -> InputT:
         """Turn a raw body of one of `media_types` into an input. Raises InvalidInput."""
-        raise ContractViolation(f"{cls.__name__} takes no raw bodies")
+        raise ContractViolation(f"{cls.__name__} takes no {media_type} ({len(content)} bytes)")
 
 
 def _check_declarations(cls: type[Preprocessor[Any, Any, Any]]) -> None:

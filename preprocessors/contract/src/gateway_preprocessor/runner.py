@@ -107,10 +107,12 @@ def _isolated(call: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> lis
         return []
     try:
         results: list[T | Exception] = list(call(items))
-        if len(results) != len(items):
-            raise ContractViolation(f"{len(results)} results for {len(items)} instances")
     except Exception as error:  # noqa: BLE001 - becomes the result of the item that caused it
         if len(items) == 1:
             return [error]
         return [result for item in items for result in _isolated(call, [item])]
+    if len(results) != len(items):
+        return [ContractViolation(f"{len(results)} results for {len(items)} instances")] * len(
+            items
+        )
     return results

@@ -12,20 +12,8 @@ from gateway_preprocessor.errors import ContractViolation
 
 #: numpy dtype names that Triton can carry without conversion.
 DTYPES = frozenset(
-    [
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-    ]
+    [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+    + ["bool", "float16", "float32", "float64"]
 )
 
 
