@@ -1,0 +1,190 @@
+"""Triton's `pytorch` backend (TorchScript) in Python, for the embedded Triton.
+
+`platform: "pytorch_libtorch"` resolves to this file there and to the C++ backend in the official
+container. Like that one it never completes a configuration, reads inputs by argument name, by
+`name__N` or by their order, and checks outputs at inference only.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "common"))
+
+from gateway_backend.config import ConfigError, ModelConfig, Tensor
+from gateway_backend.execution import BatchedModel, OutputError
+from numpy.typing import NDArray
+
+FILENAME = "model.pt"
+UNSUPPORTED = ("TYPE_STRING", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64")
+
+
+class TritonPythonModel(BatchedModel):
+    """One instance of a TorchScript model, in a process of its own."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the module and check inputs, the only thing that TorchScript lets one check."""
+        import torch  # noqa: PLC0415 - not at the top: the auto-complete process needs none of it
+
+        self.config = config = ModelConfig.from_args(args, FILENAME)
+        if config.integer("INTER_OP_THREAD_COUNT") is not None:
+            raise ConfigError(
+                f"unable to load model '{config.name}', INTER_OP_THREAD_COUNT is refused: with "
+                "the C++ backend the second model that sets it aborts the server"
+            )
+        torch.set_num_threads(config.threads("INTRA_OP_THREAD_COUNT"))
+        torch.set_num_interop_threads(1)
+        _set_compiler(torch, config)
+        self._torch = torch
+        self._device = _device(torch, config)
+        self._contexts = _contexts(torch, config)
+        self._clean_cache = config.boolean("ENABLE_CACHE_CLEANING", default=False)
+        config.boolean("ENABLE_WEIGHT_SHARING", default=False)  # here, one process each
+        self._module = torch.jit.load(config.path, map_location=self._device).eval()
+        arguments = _tensor_arguments(config, self._module)
+        self._as_dict = arguments is None
+        if arguments is not None:
+            config.expect_count(len(arguments))
+        for role, tensors in (("input", config.inputs), ("output", config.outputs)):
+            _refuse_dtypes(config, role, tensors)
+        self._inputs = _input_order(config, arguments or [])
+        self._outputs = _output_positions(config)
+
+    def infer(
+        self, feeds: dict[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> Mapping[str, NDArray[Any]]:
+        """Run the module; outputs come back to the CPU once for the whole batch."""
+        torch = self._torch
+        with ExitStack() as stack:
+            for context in self._contexts:
+                stack.enter_context(context())
+            tensors = {name: torch.from_numpy(feeds[name]) for name in self._inputs}
+            if self._device is not None and self._device.type == "cuda":
+                tensors = {name: tensor.to(self._device) for name, tensor in tensors.items()}
+            answer = self._module(tensors) if self._as_dict else self._module(*tensors.values())
+            answers = answer if isinstance(answer, tuple) else (answer,)
+            self._check_outputs(answers)
+            chosen = {name: answers[self._outputs[name]] for name in outputs}
+            arrays = {
+                name: tensor.detach().cpu().contiguous().numpy() for name, tensor in chosen.items()
+            }
+        if self._clean_cache and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return arrays
+
+    def _check_outputs(self, answers: tuple[Any, ...]) -> None:
+        for position, answer in enumerate(answers):
+            if not isinstance(answer, self._torch.Tensor):
+                raise OutputError(
+                    "output must be of type Tensor or Tuple of Tensors; output at index "
+                    f"{position} is {type(answer).__name__}"
+                )
+        for tensor in self.config.outputs:
+            position = self._outputs[tensor.name]
+            if position >= len(answers):
+                raise OutputError(
+                    f"The output {tensor.name} in the model configuration refers to an output "
+                    f"index which doesn't exist. This model has {len(answers)} outputs"
+                )
+            provided = str(answers[position].dtype).removeprefix("torch.")
+            if provided != tensor.dtype.name:  # here, since numpy cannot hold every torch dtype
+                raise OutputError(
+                    f"configuration expects datatype {tensor.data_type} for output "
+                    f"'{tensor.name}', model provides {provided}"
+                )
+
+
+def _set_compiler(torch: Any, config: ModelConfig) -> None:
+    setters: dict[str, Callable[[bool], object]] = {
+        "ENABLE_JIT_PROFILING": torch._C._jit_set_profiling_mode,  # noqa: SLF001
+        "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,  # noqa: SLF001
+        "ENABLE_TENSOR_FUSER": torch._C._jit_set_texpr_fuser_enabled,  # noqa: SLF001
+    }
+    for key, setter in setters.items():
+        if key in config.parameters:
+            setter(config.boolean(key, default=False))
+
+
+def _contexts(torch: Any, config: ModelConfig) -> list[Callable[[], Any]]:
+    optimized = not config.boolean("DISABLE_OPTIMIZED_EXECUTION", default=False)
+    inference = config.boolean("INFERENCE_MODE", default=True)
+    contexts = [torch.inference_mode if inference else torch.no_grad]
+    return contexts if optimized else [lambda: torch.jit.optimized_execution(False), *contexts]
+
+
+def _device(torch: Any, config: ModelConfig) -> Any:
+    """The device to load to; None (KIND_MODEL) leaves that to the module."""
+    if config.kind == "MODEL":
+        return None
+    if config.kind != "GPU":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"model '{config.name}' is KIND_GPU, but this torch has no CUDA: install a CUDA build, "
+            "or hide the GPU with CUDA_VISIBLE_DEVICES="
+        )
+    return torch.device("cuda", config.device_id)
+
+
+def _tensor_arguments(config: ModelConfig, module: Any) -> list[str] | None:
+    """Names of the forward arguments; None for a module that takes one dict of tensors."""
+    arguments = [a for a in module.forward.schema.arguments if a.type.kind() != "ClassType"]
+    if [a.type.kind() for a in arguments] == ["DictType"]:
+        return None
+    for argument in arguments:
+        if argument.type.kind() != "TensorType":
+            raise ConfigError(
+                f"unable to load model '{config.name}', an input of type "
+                f"'{argument.type.annotation_str}' was detected in the model. Only a single input "
+                "of type Dict(str, Tensor) or input(s) of type Tensor are supported"
+            )
+    return [argument.name for argument in arguments]
+
+
+def _refuse_dtypes(config: ModelConfig, role: str, tensors: Sequence[Tensor]) -> None:
+    if not tensors:
+        raise ConfigError(
+            f"unable to load model '{config.name}', model configuration must contain at least one "
+            f"{role}, none were specified"
+        )
+    for tensor in tensors:
+        if tensor.data_type in UNSUPPORTED:
+            raise ConfigError(
+                f"unsupported datatype {tensor.data_type} for {role} '{tensor.name}' for model "
+                f"'{config.name}'"
+            )
+
+
+def _index(name: str) -> int | None:
+    """N of `name__N`, read as the C++ backend reads it: after the first `__`."""
+    _, separator, digits = name.partition("__")
+    if not separator or (digits and not (digits.isascii() and digits.isdigit())):
+        return None
+    return int(digits or 0)
+
+
+def _input_order(config: ModelConfig, arguments: list[str]) -> list[str]:
+    """Input names in the order of the forward arguments."""
+    names = [tensor.name for tensor in config.inputs]
+    indices = [_index(name) for name in names]
+    if all(name in arguments for name in names):
+        return sorted(names, key=arguments.index)
+    if None in indices or not arguments:
+        return names
+    if sorted(indices) != list(range(len(names))):
+        raise ConfigError(
+            f"unable to load model '{config.name}', the indices of its inputs {names} are not "
+            f"0 to {len(names) - 1}"
+        )
+    return sorted(names, key=_index)
+
+
+def _output_positions(config: ModelConfig) -> dict[str, int]:
+    """Position of each output in what forward returns."""
+    names = [tensor.name for tensor in config.outputs]
+    indices = [_index(name) for name in names]
+    if None in indices:
+        return {name: position for position, name in enumerate(names)}
+    return dict(zip(names, indices, strict=True))
