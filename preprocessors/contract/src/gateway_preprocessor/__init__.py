@@ -4,6 +4,7 @@ A preprocessor is one pip distribution with an entry point in the group
 `gateway.preprocessors` that names a `Preprocessor` subclass. See the README for a whole one.
 """
 
+from gateway_preprocessor.description import Description, describe
 from gateway_preprocessor.errors import ContractViolation, InvalidInput, Problem
 from gateway_preprocessor.preprocessor import (
     Example,
@@ -22,6 +23,7 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "JSON",
     "ContractViolation",
+    "Description",
     "Example",
     "InvalidInput",
     "NoParameters",
@@ -32,4 +34,5 @@ __all__ = [
     "Row",
     "Runner",
     "TensorSpec",
+    "describe",
 ]

@@ -21,7 +21,7 @@ class Problem(NamedTuple):
     reason: str
 
 
-class InvalidInput(ValueError):  # noqa: N818 - the contract's name (DESIGN)
+class InvalidInput(ValueError):
     """The instance cannot be preprocessed, for a reason that its sender can mend."""
 
     def __init__(self, path: str, reason: str, *more: Problem) -> None:
@@ -35,7 +35,7 @@ class InvalidInput(ValueError):  # noqa: N818 - the contract's name (DESIGN)
         return cls(*first, *more)
 
 
-class ContractViolation(TypeError):  # noqa: N818 - reads as the sentence it is
+class ContractViolation(TypeError):
     """A preprocessor declared or returned something that the contract does not allow."""
 
 

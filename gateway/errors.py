@@ -1,0 +1,161 @@
+"""Every error that a client can see, as one tree; rendered once, in `http/base.py`.
+
+GatewayError                     500 internal             our bug; no internals leak
+├── NotJson                      400 not_json             the body is no JSON text
+├── BadEnvelope                  400 bad_envelope         JSON, but not the envelope
+├── BadHeader                    400 bad_header           a request header makes no sense
+├── UnknownModel                 404 unknown_model
+├── UnknownRelease               404 unknown_release      X-Release names none of the model
+├── UnknownRoute                 404 unknown_route
+├── MethodNotAllowed             405 method_not_allowed
+├── BodyTooLarge                 413 body_too_large
+├── BatchTooLarge                413 batch_too_large
+├── UnsupportedMediaType         415 unsupported_media_type
+├── InvalidInstances             422 invalid_input        errors: [{index, path, reason}]
+├── Overloaded                   429 overloaded           Retry-After
+├── InferenceFailed              502 inference_failed     Triton failed the inference
+├── ReleaseNotReady              503 release_not_ready    Retry-After
+├── TritonUnreachable            503 triton_unreachable   Retry-After
+├── Draining                     503 draining             Retry-After
+└── DeadlineExceeded             504 deadline_exceeded
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class InputError(msgspec.Struct, frozen=True):
+    """One entry of `errors`: which instance (None: the request itself), where in it, and why."""
+
+    index: int | None
+    path: str
+    reason: str
+
+
+class GatewayError(Exception):
+    """A failure that is answered with `status` and an RFC 9457 problem.
+
+    `detail` is written for the client. `errors` names single instances; `retry_after` is in
+    seconds.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "The gateway failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: tuple[InputError, ...] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.retry_after = retry_after
+
+
+class NotJson(GatewayError):
+    """The body is not JSON text in UTF-8."""
+
+    status, code, title = 400, "not_json", "The body is not JSON"
+
+
+class BadEnvelope(GatewayError):
+    """The body is JSON, but neither `{"input": …}` nor `{"inputs": […]}`."""
+
+    status, code, title = 400, "bad_envelope", "The request's envelope is wrong"
+
+
+class BadHeader(GatewayError):
+    """A header of the request cannot be understood."""
+
+    status, code, title = 400, "bad_header", "A request header is wrong"
+
+
+class UnknownModel(GatewayError):
+    """No such model is served."""
+
+    status, code, title = 404, "unknown_model", "Unknown model"
+
+
+class UnknownRelease(GatewayError):
+    """The model has no release of that name."""
+
+    status, code, title = 404, "unknown_release", "Unknown release"
+
+
+class UnknownRoute(GatewayError):
+    """No such path."""
+
+    status, code, title = 404, "unknown_route", "Unknown path"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, but not for this method."""
+
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class BodyTooLarge(GatewayError):
+    """The body exceeds the limit in bytes."""
+
+    status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class BatchTooLarge(GatewayError):
+    """The batch exceeds the limit in rows."""
+
+    status, code, title = 413, "batch_too_large", "The batch is too large"
+
+
+class UnsupportedMediaType(GatewayError):
+    """The model does not take this Content-Type."""
+
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class InvalidInstances(GatewayError):
+    """At least one instance (or a parameter) is invalid; nothing of the request was inferred."""
+
+    status, code, title = 422, "invalid_input", "Invalid input"
+
+
+class Overloaded(GatewayError):
+    """The model's queue is full."""
+
+    status, code, title = 429, "overloaded", "Too many requests"
+
+
+class InferenceFailed(GatewayError):
+    """Triton was reached but failed the inference."""
+
+    status, code, title = 502, "inference_failed", "The inference failed"
+
+
+class ReleaseNotReady(GatewayError):
+    """The release exists but cannot take requests now."""
+
+    status, code, title = 503, "release_not_ready", "The release is not ready"
+
+
+class TritonUnreachable(GatewayError):
+    """No Triton replica answers."""
+
+    status, code, title = 503, "triton_unreachable", "Triton is unreachable"
+
+
+class Draining(GatewayError):
+    """The gateway is shutting down."""
+
+    status, code, title = 503, "draining", "The gateway is shutting down"
+
+
+class DeadlineExceeded(GatewayError):
+    """The request's deadline passed before its answer was there."""
+
+    status, code, title = 504, "deadline_exceeded", "The deadline passed"

@@ -1,0 +1,117 @@
+"""The base of all handlers: request ids, the one error envelope, the request log and metrics."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from gateway import errors
+from gateway.telemetry import metrics
+
+log = structlog.get_logger("gateway.request")
+
+PROBLEM_JSON = "application/problem+json"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@stream_request_body
+class Handler(RequestHandler):
+    """Answers every failure as RFC 9457 problem JSON and counts every answer.
+
+    Bodies are streamed, so that their limit is the gateway's to enforce and to explain
+    (Tornado's own is an empty 400); who does not want one reads it away.
+    """
+
+    #: Metric labels, bounded: the endpoint's name, and a model only where it exists.
+    endpoint = "other"
+    model = ""
+
+    def set_default_headers(self) -> None:
+        """Take over the client's request id, or make one."""
+        given = self.request.headers.get("X-Request-Id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.set_header("X-Request-Id", self.request_id)
+        self.clear_header("Server")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Read a body away that nobody asked for."""
+
+    def write_json(self, content: Any) -> None:
+        """Finish with `content` as JSON."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(msgspec.json.encode(content))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Render any exception: a GatewayError as it is, Tornado's by status, others as 500."""
+        error = _gateway_error(status_code, kwargs.get("exc_info", (None, None, None))[1], self)
+        self.set_status(error.status)
+        self.set_header("Content-Type", PROBLEM_JSON)
+        if error.retry_after is not None:
+            self.set_header("Retry-After", str(error.retry_after))
+        problem: dict[str, Any] = {
+            "type": f"urn:gateway:error:{error.code}",
+            "title": error.title,
+            "status": error.status,
+            "detail": error.detail,
+            "code": error.code,
+            "request_id": self.request_id,
+        }
+        if error.errors:
+            problem["errors"] = error.errors
+        self.finish(msgspec.json.encode(problem))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log only what nobody expected; errors told to the client stand in the request log."""
+        if not isinstance(value, errors.GatewayError | HTTPError):
+            log.error("unexpected", request_id=self.request_id, exc_info=(typ, value, tb))
+
+
+def record(handler: RequestHandler) -> None:
+    """Count and log one finished request (Tornado's `log_function`)."""
+    assert isinstance(handler, Handler)  # noqa: S101 - the application routes to nothing else
+    seconds, status = handler.request.request_time(), handler.get_status()
+    metrics.REQUESTS.labels(handler.model, handler.endpoint, str(status)).inc()
+    metrics.REQUEST_SECONDS.labels(handler.model, handler.endpoint).observe(seconds)
+    write = log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
+    write(
+        "request",
+        request_id=handler.request_id,
+        method=handler.request.method,
+        path=handler.request.path,
+        status=status,
+        ms=round(seconds * 1000, 3),
+        remote=handler.request.remote_ip,
+    )
+
+
+class UnknownRoute(Handler):
+    """Every path that nothing else handles."""
+
+    def prepare(self) -> None:
+        """Refuse, whatever the method."""
+        raise errors.UnknownRoute(f"There is nothing at {self.request.path}.")
+
+
+def _gateway_error(
+    status: int, error: BaseException | None, handler: RequestHandler
+) -> errors.GatewayError:
+    if isinstance(error, errors.GatewayError):
+        return error
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = [m for m in handler.SUPPORTED_METHODS if _implements(handler, m)]
+        handler.set_header("Allow", ", ".join(allowed))
+        return errors.MethodNotAllowed(f"Use {' or '.join(allowed)}.")
+    if isinstance(error, HTTPError) and status == HTTPStatus.NOT_FOUND:
+        return errors.UnknownRoute("There is nothing at this path.")
+    return errors.GatewayError("The gateway failed on this request; its log has the cause.")
+
+
+def _implements(handler: RequestHandler, method: str) -> bool:
+    own = getattr(type(handler), method.lower(), None)
+    return own is not getattr(RequestHandler, method.lower(), None)

@@ -1,0 +1,148 @@
+"""Reads a request's body into payloads: JSON envelopes, raw files, multipart forms.
+
+Instances are cut out of the envelope as they came; only the preprocessor decodes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from gateway_preprocessor import JSON, Payload
+from gateway_preprocessor.explain import unrepresentable
+from tornado.httputil import (
+    HTTPFile,
+    HTTPInputError,
+    ParseMultipartConfig,
+    parse_multipart_form_data,
+)
+
+from gateway.errors import (
+    BadEnvelope,
+    GatewayError,
+    InputError,
+    InvalidInstances,
+    NotJson,
+    UnsupportedMediaType,
+)
+
+MULTIPART = "multipart/form-data"
+NONE = msgspec.Raw(b"")
+#: Tornado's own limit of 100 parts would cut batches; the rows are counted later.
+_PARTS = ParseMultipartConfig(max_parts=100_000)
+
+
+class Single(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"input": …}`."""
+
+    input: msgspec.Raw
+    parameters: msgspec.Raw = NONE
+
+
+class Batch(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"inputs": […]}`."""
+
+    inputs: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
+    parameters: msgspec.Raw = NONE
+
+
+_SINGLE = msgspec.json.Decoder(Single)
+_BATCH = msgspec.json.Decoder(Batch)
+
+
+def single(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+    """Read the body of a single request: one payload. Raises GatewayError."""
+    kind = _media_type(content_type)
+    if kind in media_types:
+        return [Payload(body, kind)]
+    if kind != JSON:
+        raise _unsupported(kind, (JSON, *media_types))
+    envelope = _decode(_SINGLE, body)
+    return [Payload(bytes(envelope.input), parameters=bytes(envelope.parameters))]
+
+
+def batch(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+    """Read the body of a batch request: one payload per instance. Raises GatewayError."""
+    kind = _media_type(content_type)
+    if kind == MULTIPART and media_types:
+        return _files(content_type, body, media_types)
+    if kind != JSON:
+        raise _unsupported(kind, (JSON, MULTIPART) if media_types else (JSON,))
+    envelope = _decode(_BATCH, body)
+    parameters = bytes(envelope.parameters)
+    return [Payload(bytes(item), parameters=parameters) for item in envelope.inputs]
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _unsupported(kind: str, accepted: Sequence[str]) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        f"Content-Type {kind!r} is not accepted here; send {' or '.join(accepted)}."
+    )
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        body.decode()  # what is cut out unread must be text, too
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise BadEnvelope(f"The body is JSON, but not the envelope: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise NotJson(
+            f"The body is not UTF-8 text: {error.reason} at byte {error.start}."
+        ) from None
+    except RecursionError:
+        raise NotJson("The body is nested too deeply.") from None
+    except msgspec.DecodeError as error:
+        raise _explained(error, body) from None
+
+
+def _explained(error: msgspec.DecodeError, body: bytes) -> GatewayError:
+    """Say where in the body the trouble is: which number is NaN, which text no Unicode."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as precise:
+        return NotJson(f"The body is not JSON: {precise}.")
+    found = []
+    if isinstance(value, dict):
+        instances = value.get("inputs", [value.get("input")])
+        for index, instance in enumerate(instances if isinstance(instances, list) else []):
+            found += [InputError(index, *problem) for problem in unrepresentable(instance, "$")]
+        parameters = unrepresentable(value.get("parameters"), "parameters")
+        found += [InputError(None, *problem) for problem in parameters]
+    if any("surrogate" in item.reason for item in found):
+        return InvalidInstances(f"{found[0].path}: {found[0].reason}", errors=tuple(found))
+    detail = f"The body is not JSON: {error}; NaN and Infinity are not JSON numbers."
+    return NotJson(detail, errors=tuple(found))
+
+
+def _files(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+    """Read the parts named `inputs`, in order; a part `parameters` holds JSON."""
+    boundary = content_type.partition("boundary=")[2].partition(";")[0].strip()
+    fields: dict[str, list[bytes]] = {}
+    files: dict[str, list[HTTPFile]] = {}
+    try:
+        if not boundary:
+            raise HTTPInputError("the Content-Type names no boundary")  # noqa: TRY301
+        parse_multipart_form_data(boundary.encode(), body, fields, files, config=_PARTS)
+    except (HTTPInputError, UnicodeDecodeError) as error:
+        raise BadEnvelope(f"The multipart body cannot be read: {error}.") from None
+    (parameters,) = fields.pop("parameters", [b""])[-1:]
+    inputs = files.pop("inputs", [])
+    if unknown := sorted({*fields, *files}):
+        raise BadEnvelope(f"Unknown part {unknown[0]!r}: send each file as a part named 'inputs'.")
+    if not inputs:
+        raise BadEnvelope("No file: send each as a part named 'inputs', with a file name.")
+    payloads = []
+    for index, file in enumerate(inputs):
+        if (kind := _media_type(file.content_type)) not in media_types:
+            raise UnsupportedMediaType(
+                f"Part {index} is {kind!r}; send {' or '.join(media_types)}.",
+                errors=(InputError(index, "$", f"has the media type {kind!r}"),),
+            )
+        payloads.append(Payload(file.body, kind, parameters))
+    return payloads

@@ -1,0 +1,58 @@
+"""`GET /livez`, `GET /readyz` and `GET /metrics`: what orchestrators and Prometheus ask."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.http.base import Handler
+from gateway.serving.pipeline import Pipeline
+from gateway.telemetry import metrics
+
+
+class Live(Handler):
+    """Whether the process answers at all."""
+
+    endpoint = "livez"
+
+    def get(self) -> None:
+        """Answer, which is the proof."""
+        self.write_json({"status": "alive"})
+
+
+class Ready(Handler):
+    """Whether every release that gets traffic can be served."""
+
+    endpoint = "readyz"
+
+    def initialize(self, pipeline: Pipeline) -> None:
+        """Take what the route is configured with."""
+        self._pipeline = pipeline
+
+    def get(self) -> None:
+        """Answer 200, or 503 with every reason."""
+        problems = self._pipeline.problems()
+        if problems:
+            self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
+            self.set_header("Retry-After", "1")
+        status = "not ready" if problems else "ready"
+        self.write_json({"status": status, "problems": problems})
+
+
+class Metrics(Handler):
+    """Prometheus metrics."""
+
+    endpoint = "metrics"
+
+    def initialize(self, pipeline: Pipeline) -> None:
+        """Take what the route is configured with."""
+        self._pipeline = pipeline
+
+    def get(self) -> None:
+        """Render all metrics as of now."""
+        for model, traffic in self._pipeline.traffic.items():
+            for name, lane in traffic.lanes.items():
+                metrics.RELEASE_READY.labels(model, name).set(lane.problem is None)
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(generate_latest())

@@ -1,0 +1,69 @@
+"""Logs: one JSON object a line, for the gateway's own events and for libraries alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Route structlog and stdlib logging to one JSON stream: `log_file` or stderr.
+
+    Raises OSError when the file cannot be written.
+    """
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    if settings.log_file:
+        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
+    stream = settings.log_file.open("ab", buffering=0) if settings.log_file else sys.stderr.buffer
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.dict_tracebacks,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(serializer=_encode)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(_Text(stream))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(serializer=_encode_text),
+            ],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # The request log is the gateway's own (http/base.py); Tornado's would repeat it.
+    logging.getLogger("tornado.access").propagate = False
+
+
+def _encode(event: Any, **_: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+def _encode_text(event: Any, **_: Any) -> str:
+    return _encode(event).decode()
+
+
+class _Text:
+    """A text stream over the binary one that structlog writes to."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        self._stream.write(text.encode())
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -1,0 +1,51 @@
+"""Prometheus metrics. Labels are bounded: model, release, endpoint, status, stage, replica."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Gauge, Histogram
+
+#: Seconds; from a tenth of a millisecond (tabular trees) to the longest deadline.
+SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+RELEASE = ("model", "release")
+
+REQUESTS = Counter("gateway_requests_total", "Requests answered", ("model", "endpoint", "status"))
+REQUEST_SECONDS = Histogram(
+    "gateway_request_seconds", "Time to answer a request", ("model", "endpoint"), buckets=SECONDS
+)
+STAGE_SECONDS = Histogram(
+    "gateway_stage_seconds",
+    "Time of one stage: queue, preprocess, infer (a call), postprocess",
+    (*RELEASE, "stage"),
+    buckets=SECONDS,
+)
+ROWS_TOTAL = Counter("gateway_rows_total", "Instances answered", RELEASE)
+ROWS_ADMITTED = Gauge("gateway_rows_admitted", "Instances between admission and answer", RELEASE)
+CALLS_IN_FLIGHT = Gauge("gateway_calls_in_flight", "Calls to Triton under way", RELEASE)
+CALL_ROWS = Histogram("gateway_call_rows", "Instances per call to Triton", RELEASE, buckets=ROWS)
+CALL_PADDING = Histogram(
+    "gateway_call_padding_ratio",
+    "Share of a call's tokens that is padding",
+    RELEASE,
+    buckets=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
+)
+RELEASE_READY = Gauge("gateway_release_ready", "1 where a release can take requests", RELEASE)
+REPLICA_UP = Gauge("gateway_triton_up", "1 where a Triton replica answers", ("replica",))
+TRITON_RESTARTS = Gauge("gateway_triton_restarts", "Restarts of the embedded Triton")
+REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests being worked on")
+
+
+@contextmanager
+def held(gauge: Gauge, amount: float = 1) -> Iterator[None]:
+    """Raise `gauge` by `amount` while the block runs, whatever way it ends."""
+    gauge.inc(amount)
+    try:
+        yield
+    finally:
+        gauge.dec(amount)

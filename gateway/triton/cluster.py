@@ -1,0 +1,103 @@
+"""All Triton replicas: keeps them healthy, and sends each call to the least loaded one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway_preprocessor import TensorSpec
+from numpy.typing import NDArray
+
+from gateway.errors import GatewayError, ReleaseNotReady, TritonUnreachable
+from gateway.triton.errors import RETRY_AFTER
+from gateway.triton.replica import Limits, Replica, Version
+
+#: Seconds between two looks at a replica, while it answers and while it does not.
+PROBE_UP = 2.0
+PROBE_DOWN = 0.25
+
+
+class Cluster:
+    """The replicas behind the gateway; every wanted version is loaded on each of them."""
+
+    def __init__(self, endpoints: Sequence[str], wanted: Sequence[Version]) -> None:
+        self.replicas = [Replica(endpoint) for endpoint in endpoints]
+        self._wanted = list(wanted)
+        self._alarms = {replica: asyncio.Event() for replica in self.replicas}
+        self._watches: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to watch the replicas; calls succeed once the first look is done."""
+        self._watches = [asyncio.create_task(self._watch(replica)) for replica in self.replicas]
+
+    async def close(self) -> None:
+        """Stop watching and close the channels."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        await asyncio.gather(*(replica.close() for replica in self.replicas))
+
+    def limits(self, version: Version) -> Limits | None:
+        """Return the tightest row limit and the sum of instances; None where nobody serves it."""
+        found = [replica.ready[version] for replica in self.replicas if version in replica.ready]
+        if not found:
+            return None
+        return Limits(min(item.max_batch_size for item in found), sum(i.instances for i in found))
+
+    def problem(self, version: Version) -> str | None:
+        """Say why no replica serves `version`; None where one does."""
+        if self.limits(version) is not None:
+            return None
+        if not any(replica.up for replica in self.replicas):
+            return "no Triton replica answers"
+        reasons = {replica.problems.get(version[0], "loading") for replica in self.replicas}
+        return "; ".join(sorted(reasons))
+
+    async def infer(
+        self,
+        version: Version,
+        tensors: Mapping[str, NDArray[Any]],
+        outputs: Sequence[TensorSpec],
+        timeout: float,  # noqa: ASYNC109 - gRPC enforces it
+    ) -> dict[str, NDArray[Any]]:
+        """Run one call on the least loaded replica; on another where that one went away.
+
+        Raises GatewayError: ReleaseNotReady or TritonUnreachable where none can take it.
+        """
+        tried: set[Replica] = set()
+        failure: GatewayError | None = None
+        while True:
+            able = [r for r in self.replicas if version in r.ready and r not in tried]
+            if not able:
+                raise failure or self._unable()
+            replica = min(able, key=lambda item: item.in_flight)
+            try:
+                return await replica.infer(version, tensors, outputs, timeout)
+            except (TritonUnreachable, ReleaseNotReady) as error:
+                tried.add(replica)
+                failure = error
+                self._alarms[replica].set()
+
+    def require(self, version: Version) -> None:
+        """Raise TritonUnreachable or ReleaseNotReady where no replica serves `version`."""
+        if not any(version in replica.ready for replica in self.replicas):
+            raise self._unable()
+
+    def _unable(self) -> GatewayError:
+        if any(replica.up for replica in self.replicas):
+            return ReleaseNotReady(
+                "No Triton replica serves this model version now.", retry_after=RETRY_AFTER
+            )
+        return TritonUnreachable("No Triton replica answers now.", retry_after=RETRY_AFTER)
+
+    async def _watch(self, replica: Replica) -> None:
+        alarm = self._alarms[replica]
+        while True:
+            alarm.clear()
+            await replica.refresh(self._wanted)
+            try:
+                async with asyncio.timeout(PROBE_UP if replica.up else PROBE_DOWN):
+                    await alarm.wait()
+            except TimeoutError:
+                continue

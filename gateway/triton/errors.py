@@ -1,0 +1,56 @@
+"""Translates Triton's failures at the one place where they enter the gateway.
+
+By gRPC status code, never by message text (the text goes to the log only).
+"""
+
+from __future__ import annotations
+
+import grpc
+from tritonclient.utils import InferenceServerException
+
+from gateway import errors
+
+#: Seconds after which a client may sensibly try again while Triton restarts.
+RETRY_AFTER = 2
+
+#: What each gRPC status of an inference means to the client; a test decides every code.
+TABLE: dict[grpc.StatusCode, type[errors.GatewayError]] = {
+    # Triton answered, but could not do what the gateway asked of it.
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InferenceFailed,
+    grpc.StatusCode.INTERNAL: errors.InferenceFailed,
+    grpc.StatusCode.UNKNOWN: errors.InferenceFailed,
+    grpc.StatusCode.UNIMPLEMENTED: errors.InferenceFailed,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InferenceFailed,
+    grpc.StatusCode.DATA_LOSS: errors.InferenceFailed,
+    grpc.StatusCode.ABORTED: errors.InferenceFailed,
+    grpc.StatusCode.ALREADY_EXISTS: errors.InferenceFailed,
+    grpc.StatusCode.PERMISSION_DENIED: errors.InferenceFailed,
+    grpc.StatusCode.UNAUTHENTICATED: errors.InferenceFailed,
+    # The model version is not (or no longer) loaded.
+    grpc.StatusCode.NOT_FOUND: errors.ReleaseNotReady,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.ReleaseNotReady,
+    # Down, restarting, unloading or full: all pass by themselves.
+    grpc.StatusCode.UNAVAILABLE: errors.TritonUnreachable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.TritonUnreachable,
+    grpc.StatusCode.CANCELLED: errors.TritonUnreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+}
+DETAILS: dict[type[errors.GatewayError], str] = {
+    errors.InferenceFailed: "Triton failed this inference; the gateway's log says why.",
+    errors.ReleaseNotReady: "Triton does not serve this model version now.",
+    errors.TritonUnreachable: "Triton does not answer now.",
+    errors.DeadlineExceeded: "The deadline passed while Triton was computing.",
+}
+
+
+def status(error: InferenceServerException) -> grpc.StatusCode:
+    """Recover the gRPC status that tritonclient keeps as text; UNKNOWN where there is none."""
+    name = str(error.status()).removeprefix("StatusCode.")
+    return getattr(grpc.StatusCode, name, grpc.StatusCode.UNKNOWN)
+
+
+def translated(error: InferenceServerException) -> errors.GatewayError:
+    """Return the gateway's error for a failed inference."""
+    kind = TABLE[status(error)]
+    passing = issubclass(kind, errors.ReleaseNotReady | errors.TritonUnreachable)
+    return kind(DETAILS[kind], retry_after=RETRY_AFTER if passing else None)
