@@ -17,7 +17,7 @@ help:  ## list the targets
 
 .PHONY: up
 up: install models  ## start the embedded Triton and the gateway on 127.0.0.1:8080 (GATEWAY_PORT, …)
-	@exec .venv/bin/gateway serve
+	@GATEWAY_LOG_FILE="$${GATEWAY_LOG_FILE:-.run/gateway.log}" exec .venv/bin/gateway serve
 
 .PHONY: install
 install: .venv/installed .venv-models/installed  ## create both environments

@@ -1,0 +1,82 @@
+"""One real Triton for the backend tests, and the means to write models into its repository."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tritonclient.grpc import aio as triton_grpc
+
+from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-models/bin/python"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running Triton, its repository and a client."""
+
+    triton: EmbeddedTriton
+    repository: Path
+    graphs: Path
+    client: Any
+
+    def write(self, name: str, graph: str, config: str | None, filename: str = "") -> None:
+        """Make a model of a graph; an empty graph name makes a corrupt file."""
+        version = self.repository / name / "1"
+        version.mkdir(parents=True)
+        target = version / (filename or f"model{Path(graph).suffix}")
+        shutil.copy(self.graphs / graph, target)
+        if config is not None:
+            (version.parent / "config.pbtxt").write_text(config)
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    subprocess.run(
+        [PYTHON, "-W", "ignore", Path(__file__).with_name("make_graphs.py"), folder], check=True
+    )
+    for name in ("corrupt.onnx", "corrupt.pt"):
+        (folder / name).write_bytes(b"no model at all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+async def served(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "models").mkdir()
+    options = EmbeddedOptions(
+        repository=folder / "models",
+        python=PYTHON,
+        backends=ROOT / "deploy/triton/backends",
+        run_dir=folder / "run",
+        canary=ROOT / "deploy/triton/canary",
+        threads=1,
+    )
+    triton = EmbeddedTriton(options)
+    await triton.start()
+    async with triton_grpc.InferenceServerClient(triton.grpc_endpoint) as client:
+        yield Served(triton, options.repository, graphs, client)
+    await triton.stop()
+
+
+@pytest.fixture(scope="module")
+def load_all(served: Served) -> Callable[[list[str]], Awaitable[dict[str, str]]]:
+    """Load models at the same time; answers the error text of each, empty where it loaded."""
+
+    async def load(names: list[str]) -> dict[str, str]:
+        results = await asyncio.gather(
+            *(served.client.load_model(name) for name in names), return_exceptions=True
+        )
+        return {
+            name: "" if result is None else str(result)
+            for name, result in zip(names, results, strict=True)
+        }
+
+    return load

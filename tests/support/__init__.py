@@ -1,0 +1,1 @@
+"""What several tests share: running stacks, golden requests, free ports."""

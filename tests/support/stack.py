@@ -1,0 +1,90 @@
+"""Starts the real stack (gateway and Triton, as a user would) and knows how to end it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).parents[2]
+GATEWAY = str(Path(".venv/bin/gateway"))
+START_SECONDS = 240
+STOP_SECONDS = 60
+
+
+class Stack:
+    """One gateway with its embedded Triton, in a process group of its own."""
+
+    def __init__(self, command: Sequence[str], run_dir: Path, **settings: str) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.run_dir = run_dir
+        self.log = run_dir / "gateway.log"
+        self.output = run_dir / "output.txt"
+        given = {"port": "0", "run_dir": str(run_dir), "log_file": str(self.log)} | settings
+        environment = {f"GATEWAY_{name.upper()}": value for name, value in given.items()}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.url = ""
+
+    def wait_ready(self) -> Stack:
+        """Wait for the line that tells people the stack is ready."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = re.search(r"^ready at (\S+)$", self.output.read_text(), re.MULTILINE)
+            if found:
+                self.url = found[1]
+                return self
+            assert self.process.poll() is None, self.output.read_text()
+            time.sleep(0.1)
+        raise AssertionError(f"not ready in time:\n{self.output.read_text()}")
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The stack's processes, Triton's and its backends' included."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    @property
+    def triton(self) -> psutil.Process:
+        """The tritonserver process."""
+        (server,) = (p for p in self.processes if p.name() == "tritonserver")
+        return server
+
+    @property
+    def memory(self) -> int:
+        """Resident bytes of all processes of the stack."""
+        return sum(process.memory_info().rss for process in self.processes)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: every process of the group gets SIGINT; nothing may be left behind."""
+        processes = self.processes
+        os.killpg(self.process.pid, signal.SIGINT)
+        _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+        names = [process.name() for process in alive]
+        for process in alive:
+            process.kill()
+        self.process.wait()
+        assert not names, f"left behind: {names}"
+
+    def client(self) -> httpx.Client:
+        """A client for this stack."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+
+def serve(run_dir: Path, **settings: str) -> Stack:
+    """Start `gateway serve` with these settings and wait until it is ready."""
+    return Stack([GATEWAY, "serve"], run_dir, **settings).wait_ready()

@@ -1,0 +1,77 @@
+"""Triton killed under load: kind errors meanwhile, and the service resumes by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+from tests.support.goldens import cases
+from tests.support.stack import serve
+
+RESUME_SECONDS = 60
+
+
+async def test_sigkill_under_load(tmp_path: Path) -> None:
+    stack = serve(tmp_path, models="tumor,langid")
+    case = cases("tumor")[0]
+    answers: list[tuple[float, httpx.Response]] = []
+    stop = asyncio.Event()
+
+    async def user(client: httpx.AsyncClient) -> None:
+        while not stop.is_set():
+            answer = await client.post("/tumor_single_predict", json=case.single)
+            answers.append((time.monotonic(), answer))
+            await asyncio.sleep(0 if answer.status_code == 200 else 0.02)
+
+    try:
+        async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+            users = [asyncio.create_task(user(client)) for _ in range(8)]
+            await asyncio.sleep(1)
+            first = stack.triton
+            killed = time.monotonic()
+            first.kill()
+
+            reasons = await _wait(client, ready=False)
+            assert any(name.startswith("tumor/") or name == "triton" for name in reasons)
+            unready = await client.post("/tumor_single_predict", json=case.single)
+            assert unready.status_code == 503
+            assert int(unready.headers["Retry-After"]) >= 1
+
+            await _wait(client, ready=True)
+            resumed = time.monotonic()
+            await asyncio.sleep(1)
+            stop.set()
+            await asyncio.gather(*users)
+        assert stack.triton.pid != first.pid
+    finally:
+        stack.interrupt()
+
+    before = [answer for when, answer in answers if when < killed]
+    during = [answer for when, answer in answers if killed <= when < resumed]
+    after = [answer for when, answer in answers if when >= resumed]
+    assert {answer.status_code for answer in before} == {200}
+    assert {answer.status_code for answer in after} == {200}
+    statuses = Counter(answer.status_code for answer in during)
+    assert statuses[503] > 0
+    assert statuses.keys() <= {200, 502, 503}, statuses
+    for answer in during:
+        if answer.status_code == 503:
+            assert answer.json()["code"] in {"triton_unreachable", "release_not_ready"}
+            assert "Retry-After" in answer.headers
+    for answer in before + after:
+        assert case.wrong(answer.json()["output"]) is None
+
+
+async def _wait(client: httpx.AsyncClient, *, ready: bool) -> dict[str, str]:
+    """Poll /readyz until it says so; returns the problems it named."""
+    async with asyncio.timeout(RESUME_SECONDS):
+        while True:
+            answer = await client.get("/readyz")
+            if (answer.status_code == 200) is ready:
+                problems: dict[str, str] = answer.json()["problems"]
+                return problems
+            await asyncio.sleep(0.02)
