@@ -16,11 +16,43 @@ from tests.support.goldens import TOLERANCE
 from tests.support.stack import ROOT
 
 SENTENCES = 300
-WORDS = (
-    "gateway model batch queue Triton the a of über naïve façade Straße 漢字 今日は привет мир "
-    "مرحبا नमस्ते 😀 42 3.14 don't e-mail foo_bar https://example.org/x?y=1 (brackets) “quoted” "
-    "supercalifragilisticexpialidocious antidisestablishmentarianism İstanbul ﬁne ① x y z"
-).split()
+WORDS = [
+    "gateway",
+    "model",
+    "batch",
+    "queue",
+    "Triton",
+    "the",
+    "a",
+    "of",
+    "über",
+    "naïve",
+    "façade",
+    "Straße",
+    "漢字",
+    "今日は",
+    "привет",
+    "мир",
+    "مرحبا",
+    "नमस्ते",
+    "😀",
+    "42",
+    "3.14",
+    "don't",
+    "e-mail",
+    "foo_bar",
+    "https://example.org/x?y=1",
+    "(brackets)",
+    "“quoted”",
+    "supercalifragilisticexpialidocious",
+    "antidisestablishmentarianism",
+    "İstanbul",
+    "ﬁne",
+    "①",
+    "x",
+    "y",
+    "z",
+]
 
 
 def sentences() -> list[str]:

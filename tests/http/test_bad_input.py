@@ -32,9 +32,16 @@ def png(width: int, height: int) -> bytes:
 def bomb() -> bytes:
     """A PNG whose header promises 50,000 × 50,000 pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    chunk = (
+        struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    )
     data = zlib.compress(b"\0" * 1000)
-    body = struct.pack(">I", len(data)) + b"IDAT" + data + struct.pack(">I", zlib.crc32(b"IDAT" + data))
+    body = (
+        struct.pack(">I", len(data))
+        + b"IDAT"
+        + data
+        + struct.pack(">I", zlib.crc32(b"IDAT" + data))
+    )
     return b"\x89PNG\r\n\x1a\n" + chunk + body
 
 
@@ -207,7 +214,9 @@ def test_bad_raw_image(client: httpx.Client, content: bytes) -> None:
 
 def test_one_bad_file_of_many(client: httpx.Client) -> None:
     good = base64.b64decode(cases("digits")[0].golden.input["image"])
-    files = [("inputs", (f"{i}.png", body, "image/png")) for i, body in enumerate([good, b"", good])]
+    files = [
+        ("inputs", (f"{i}.png", body, "image/png")) for i, body in enumerate([good, b"", good])
+    ]
     problem = assert_problem(client.post(f"/digits_{BATCH}", files=files), 422, "invalid_input")
     assert [error["index"] for error in problem["errors"]] == [1]
 

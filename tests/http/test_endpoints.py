@@ -21,7 +21,7 @@ def test_golden_case_through_single(client: httpx.Client, case: Case) -> None:
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert case.wrong(body.pop("output")) is None
-    assert body.pop("preprocessor").endswith("-preprocessor==" + body["release"] + ".0.0") or True
+    assert re.fullmatch(r"[a-z]+-preprocessor==\d+\.\d+\.\d+", body["preprocessor"])
     assert (body["model"], body["release"], body["model_version"]) == (case.model, "1", 1)
     assert answer.headers["X-Release"] == "1"
     stages = re.findall(r"(\w+);dur=[0-9.]+", answer.headers["Server-Timing"])
@@ -41,7 +41,7 @@ def test_golden_cases_through_batch(client: httpx.Client, model: str) -> None:
 
 
 def test_raw_and_multipart_images_answer_as_json_does(client: httpx.Client) -> None:
-    golden = [case for case in cases("digits")]
+    golden = cases("digits")
     images = [base64.b64decode(case.golden.input["image"]) for case in golden]
     types = ["image/png" if image.startswith(b"\x89PNG") else "image/jpeg" for image in images]
     for case, image, kind in zip(golden, images, types, strict=True):
@@ -50,18 +50,20 @@ def test_raw_and_multipart_images_answer_as_json_does(client: httpx.Client) -> N
         assert case.wrong(raw.json()["output"]) is None
     files = [("inputs", ("x", image, kind)) for image, kind in zip(images, types, strict=True)]
     outputs = client.post("/digits_batch_predict", files=files).json()["outputs"]
-    assert [case.wrong(out) for case, out in zip(golden, outputs, strict=True)] == [None] * len(golden)
+    assert [case.wrong(out) for case, out in zip(golden, outputs, strict=True)] == [None] * len(
+        golden
+    )
 
 
 def test_top_k_parameter(client: httpx.Client) -> None:
     body = {"input": "Der schnelle braune Fuchs springt über den faulen Hund."}
     default = client.post("/langid_single_predict", json=body).json()["output"]["labels"]
-    five = client.post(
-        "/langid_single_predict", json=body | {"parameters": {"top_k": 5}}
-    ).json()["output"]["labels"]
+    five = client.post("/langid_single_predict", json=body | {"parameters": {"top_k": 5}}).json()[
+        "output"
+    ]["labels"]
     assert (len(default), len(five)) == (3, 5)
     assert default[0]["label"] == "de"
-    assert five[:3] == pytest.approx(default) or five[:3] == default
+    assert [label["label"] for label in five[:3]] == [label["label"] for label in default]
 
 
 def test_models_tell_how_to_ask(client: httpx.Client) -> None:
@@ -93,7 +95,9 @@ def test_metrics_show_every_stage(client: httpx.Client) -> None:
         assert count, stage
         assert float(count[1]) > 0
     assert 'gateway_release_ready{model="minilm",release="1"} 1.0' in text
-    assert re.search(r'gateway_requests_total\{endpoint="single",model="tumor",status="200"\}', text)
+    assert re.search(
+        r'gateway_requests_total\{endpoint="single",model="tumor",status="200"\}', text
+    )
 
 
 def test_metric_labels_stay_bounded(client: httpx.Client) -> None:

@@ -24,11 +24,11 @@ def explain(error: Exception, content: bytes, expected: Any, root: str) -> list[
 
     `root` is the path of the value itself: `$` for an instance, `parameters` for parameters.
     """
-    if isinstance(error, RecursionError):
-        return [Problem(root, "is nested too deeply")]
     try:
         value = json.loads(content)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return [Problem(root, "is nested too deeply")]
+    except ValueError:
         return [Problem(root, f"cannot be decoded: {_lower(str(error))}")]
     if unwanted := unrepresentable(value, root):
         return unwanted[:MOST_PROBLEMS]

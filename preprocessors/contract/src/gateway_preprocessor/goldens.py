@@ -116,7 +116,8 @@ def difference(expected: Any, actual: Any, tolerance: float, path: str = "$") ->
         close = math.isclose(expected, actual, rel_tol=0.0, abs_tol=tolerance)
         return None if close else f"{path}: {actual} instead of {expected} (± {tolerance})"
     else:
-        return None if expected == actual else f"{path}: {actual!r} instead of {expected!r}"
+        same = type(expected) is type(actual) and expected == actual
+        return None if same else f"{path}: {actual!r} instead of {expected!r}"
     found = (difference(want, got, tolerance, where) for where, want, got in pairs)
     return next((text for text in found if text), None)
 

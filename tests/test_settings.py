@@ -1,0 +1,86 @@
+"""Settings: precedence, bad values that name their key, and a documentation that is complete."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.settings import Settings
+from tests.support.stack import GATEWAY, ROOT
+
+
+def test_command_line_beats_environment_beats_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("port = 1\nqueue_rows = 4000\nlog_level = 'debug'\n")
+    monkeypatch.setenv("GATEWAY_CONFIG", str(file))
+    monkeypatch.setenv("GATEWAY_PORT", "2")
+    monkeypatch.setenv("GATEWAY_LOG_LEVEL", "error")
+    settings = Settings(port=3)
+    assert (settings.port, settings.log_level, settings.queue_rows) == (3, "error", 4000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "seventy"),
+        ("port", "70000"),
+        ("triton", "localhost"),
+        ("log_level", "loud"),
+        ("queue_rows", "0"),
+        ("max_batch_rows", "99999"),
+    ],
+)
+def test_a_bad_value_stops_the_start_and_names_the_key(name: str, value: str) -> None:
+    command = [GATEWAY, "serve", f"--{name.replace('_', '-')}", value]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_key_in_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gateway.toml").write_text("prot = 1\n")
+    monkeypatch.setenv("GATEWAY_CONFIG", str(tmp_path / "gateway.toml"))
+    with pytest.raises(ValidationError, match="prot"):
+        Settings()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_every_setting_is_documented_and_an_option() -> None:
+    documented = (ROOT / "docs/settings.md").read_text()
+    shown = subprocess.run(
+        [GATEWAY, "serve", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name}` |" in documented, name
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["--repository", "/nowhere"], "the model repository does not exist"),
+        (["--models", "minilm,unheard-of"], "unheard-of"),
+        (["--models-python", "/nowhere/python"], "/nowhere/python"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why(
+    settings: list[str], told: str, tmp_path: Path
+) -> None:
+    command = [GATEWAY, "serve", "--port", "0", "--run-dir", str(tmp_path), *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
