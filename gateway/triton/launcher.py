@@ -186,6 +186,7 @@ def command(
         "cache-directory": installation.tritonserver / "caches",
         "backend-config=python,shm-region-prefix-name": options.identity,
         "backend-config=python,stub-timeout-seconds": 120,  # torch's import on a busy machine
+        "model-load-thread-count": 8,  # a load mostly waits: Triton sleeps a second in each
         "exit-timeout-secs": EXIT_TIMEOUT_S,
         "grpc-address": "127.0.0.1",
         "grpc-port": ports[0],

@@ -47,6 +47,13 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def numpy_version() -> str:
+    """The models' environment's numpy."""
+    (found,) = PYTHON.parents[1].glob("lib/python*/site-packages/numpy-*.dist-info")
+    return found.name.split("-")[1].removesuffix(".dist")
+
+
 @pytest.fixture(scope="module")
 async def served(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     folder = tmp_path_factory.mktemp("served")

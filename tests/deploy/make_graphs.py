@@ -22,7 +22,6 @@ TYPES = {
     "fp16": TensorProto.FLOAT16,
     "fp32": TensorProto.FLOAT,
     "fp64": TensorProto.DOUBLE,
-    "string": TensorProto.STRING,
 }
 
 
@@ -67,6 +66,12 @@ def write_onnx(folder: Path) -> None:
         [("y", fp32, ["rows"])],
     )
     save(folder / "scalar.onnx", [node("Neg", ["x"], ["y"])], [("x", fp32, [])], [("y", fp32, [])])
+    save(
+        folder / "text.onnx",
+        [node("Identity", ["x"], ["y"])],
+        [("x", TensorProto.STRING, ["rows", 2])],
+        [("y", TensorProto.STRING, ["rows", 2])],
+    )
     save(
         folder / "types.onnx",
         [node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in TYPES],

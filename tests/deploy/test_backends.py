@@ -1,6 +1,7 @@
 """The Python-based backends on a real Triton: right answers, and the C++ backends' strictness."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -70,8 +71,15 @@ ONNX_TYPES = {
     "fp16": np.array([[0.5, -65504], [1, 2]], np.float16),
     "fp32": np.array([[0.1, -1e38], [1, np.inf]], np.float32),
     "fp64": np.array([[0.1, -1e308], [1, 2]], np.float64),
-    "string": np.array([[b"", "žluťoučký".encode()], [b"a\0b", b"text"]], np.object_),
 }
+TEXT = np.array([[b"", "žluťoučký".encode()], [b"a\0b", b"text"]], np.object_)
+TEXT_CONFIG = """
+max_batch_size: 8
+input { name: "x" data_type: TYPE_STRING dims: 2 }
+output { name: "y" data_type: TYPE_STRING dims: 2 }
+instance_group { count: 1 }
+dynamic_batching { max_queue_delay_microseconds: 200000 }
+"""
 TORCH_TYPES = {
     name: ONNX_TYPES[kind]
     for name, kind in zip(
@@ -82,15 +90,13 @@ TORCH_TYPES = {
 }
 
 
-def triton_type(array: np.ndarray[Any, Any]) -> str:
-    return "STRING" if array.dtype == np.object_ else np_to_triton_dtype(array.dtype)
-
-
 def types_config(platform: str, values: dict[str, Any], prefixes: tuple[str, str]) -> str:
+    dtypes = {name: np_to_triton_dtype(array.dtype) for name, array in values.items()}
+
     def tensors(prefix: str) -> str:
         return ", ".join(
-            f'{{ name: "{prefix}{name}" data_type: TYPE_{triton_type(array)} dims: 2 }}'
-            for name, array in values.items()
+            f'{{ name: "{prefix}{name}" data_type: TYPE_{dtype} dims: 2 }}'
+            for name, dtype in dtypes.items()
         )
 
     return (
@@ -140,7 +146,6 @@ SERVED: dict[str, tuple[str, str | None]] = {
         + parameter("no_such_key", "ignored")
         + parameter("execution_mode", "1")
         + parameter("enable_mem_arena", "false")
-        + parameter("memory.enable_memory_arena_shrinkage", "cpu:0")
         + "optimization { graph { level: 1 } execution_accelerators "
         '{ gpu_execution_accelerator { name: "tensorrt" } } }',
     ),
@@ -307,7 +312,7 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
         "absent.onnx",
     ),
     "onnx_corrupt": ("corrupt.onnx", ONNX_PAIR, "INVALID_PROTOBUF|Protobuf"),
-    "torch_auto": ("pair.pt", None, "expects 0 inputs, model provides 2"),
+    "torch_auto": ("pair.pt", None, "must contain at least one input"),
     "torch_one_input": (
         "pair.pt",
         TORCH_PAIR.replace('{ name: "a" data_type: TYPE_FP32 dims: [ 3 ] },', ""),
@@ -417,17 +422,21 @@ async def test_every_dtype_passes_unchanged(
         np.testing.assert_array_equal(got, array, err_msg=name)
 
 
-async def test_one_request_with_bad_text_fails_alone(models: Any) -> None:
-    good = {f"in_{name}": array[:1] for name, array in ONNX_TYPES.items()}
-    bad = {**good, "in_string": np.array([[b"\xff", b""]], np.object_)}
-    first, failure, second = await asyncio.gather(
-        *(infer(models, "onnx_types", feeds) for feeds in (good, bad, good)),
+async def test_text_is_right_or_refused(models: Any, numpy_version: str) -> None:
+    models.write("onnx_text", "text.onnx", TEXT_CONFIG)
+    if not numpy_version.startswith("1."):
+        with pytest.raises(InferenceServerException, match="text needs numpy below 2"):
+            await models.client.load_model("onnx_text")
+        return
+    await models.client.load_model("onnx_text")
+    good, failure = await asyncio.gather(
+        infer(models, "onnx_text", {"x": TEXT}),
+        infer(models, "onnx_text", {"x": np.array([[b"\xff", b""]], np.object_)}),
         return_exceptions=True,
     )
-    assert isinstance(failure, InferenceServerException)
+    np.testing.assert_array_equal(good["y"], TEXT)
+    assert isinstance(failure, InferenceServerException)  # alone, though in the same batch
     assert failure.status() == "StatusCode.INVALID_ARGUMENT"
-    for answer in (first, second):
-        np.testing.assert_array_equal(answer["out_int64"], good["in_int64"])
 
 
 async def test_concurrent_singles_are_batched_and_equal_the_batch(models: Any) -> None:
@@ -575,10 +584,10 @@ async def test_thread_defaults_and_parameters(models: Any) -> None:
     def threads(model: str) -> int:
         return stub(models, model).num_threads()
 
-    # The process of an inference counts as one of its threads. ONNX Runtime's parallel mode may
-    # add more; a pool of torch's begins with its first large product.
+    # The thread that asks counts as one of an inference's. Both frameworks may start helpers with
+    # a pool, so these are lower bounds; torch's pool begins with its first large product.
     assert threads("onnx_tuned") - threads("onnx_pair") >= 3 - 1
-    assert threads("torch_tuned") - threads("torch_work") == 2 - 1
+    assert threads("torch_tuned") - threads("torch_work") >= 2 - 1
 
 
 async def test_a_model_can_be_loaded_again_and_unloaded(models: Any) -> None:
@@ -593,7 +602,22 @@ async def test_a_model_can_be_loaded_again_and_unloaded(models: Any) -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_a_killed_instance_comes_back_with_a_reload(models: Any) -> None:
+    feeds = {"x": rows(1, width=5)}
+    stub(models, "onnx_narrowed").kill()
+    with pytest.raises(InferenceServerException, match="is not healthy"):
+        await infer(models, "onnx_narrowed", feeds)
+    await models.client.unload_model("onnx_narrowed")
+    await models.client.load_model("onnx_narrowed")
+    answer = await infer(models, "onnx_narrowed", feeds)
+    np.testing.assert_allclose(answer["y"], 2 * feeds["x"], rtol=TOLERANCE)
+
+
 def stub(served: Any, model: str) -> psutil.Process:
-    """The process of the model's only instance."""
-    children = psutil.Process(served.triton.status.pid).children(recursive=True)
-    return next(child for child in children if f"{model}_0" in child.cmdline())
+    """The process of the model's only instance, named with its group where the config has one."""
+    names = {f"{model}_0", f"{model}_0_0"}
+    for child in psutil.Process(served.triton.status.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if names & set(child.cmdline()):
+                return child
+    raise LookupError(model)

@@ -18,6 +18,17 @@ from gateway_backend.execution import BatchedModel, OutputError
 from numpy.typing import NDArray
 
 FILENAME = "model.pt"
+DEFAULTS = {
+    "INFERENCE_MODE": True,
+    "DISABLE_OPTIMIZED_EXECUTION": False,
+    "ENABLE_CACHE_CLEANING": False,
+    "ENABLE_WEIGHT_SHARING": False,  # checked only: here each instance is one process
+}
+COMPILER = {
+    "ENABLE_JIT_PROFILING": "_jit_set_profiling_mode",
+    "ENABLE_JIT_EXECUTOR": "_jit_set_profiling_executor",
+    "ENABLE_TENSOR_FUSER": "_jit_set_texpr_fuser_enabled",
+}
 UNSUPPORTED = ("TYPE_STRING", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64")
 
 
@@ -26,29 +37,24 @@ class TritonPythonModel(BatchedModel):
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the module and check inputs, the only thing that TorchScript lets one check."""
+        self.config = config = ModelConfig.from_args(args, FILENAME)
+        settings = _settings(config)  # all checks that do without torch come before its slow import
+        for role, tensors in (("input", config.inputs), ("output", config.outputs)):
+            _refuse_dtypes(config, role, tensors)
         import torch  # noqa: PLC0415 - not at the top: the auto-complete process needs none of it
 
-        self.config = config = ModelConfig.from_args(args, FILENAME)
-        if config.integer("INTER_OP_THREAD_COUNT") is not None:
-            raise ConfigError(
-                f"unable to load model '{config.name}', INTER_OP_THREAD_COUNT is refused: with "
-                "the C++ backend the second model that sets it aborts the server"
-            )
         torch.set_num_threads(config.threads("INTRA_OP_THREAD_COUNT"))
         torch.set_num_interop_threads(1)
-        _set_compiler(torch, config)
+        _set_compiler(torch, settings)
         self._torch = torch
         self._device = _device(torch, config)
-        self._contexts = _contexts(torch, config)
-        self._clean_cache = config.boolean("ENABLE_CACHE_CLEANING", default=False)
-        config.boolean("ENABLE_WEIGHT_SHARING", default=False)  # here, one process each
+        self._contexts = _contexts(torch, settings)
+        self._clean_cache = settings["ENABLE_CACHE_CLEANING"]
         self._module = torch.jit.load(config.path, map_location=self._device).eval()
         arguments = _tensor_arguments(config, self._module)
         self._as_dict = arguments is None
         if arguments is not None:
             config.expect_count(len(arguments))
-        for role, tensors in (("input", config.inputs), ("output", config.outputs)):
-            _refuse_dtypes(config, role, tensors)
         self._inputs = _input_order(config, arguments or [])
         self._outputs = _output_positions(config)
 
@@ -96,22 +102,30 @@ class TritonPythonModel(BatchedModel):
                 )
 
 
-def _set_compiler(torch: Any, config: ModelConfig) -> None:
-    setters: dict[str, Callable[[bool], object]] = {
-        "ENABLE_JIT_PROFILING": torch._C._jit_set_profiling_mode,  # noqa: SLF001
-        "ENABLE_JIT_EXECUTOR": torch._C._jit_set_profiling_executor,  # noqa: SLF001
-        "ENABLE_TENSOR_FUSER": torch._C._jit_set_texpr_fuser_enabled,  # noqa: SLF001
-    }
-    for key, setter in setters.items():
-        if key in config.parameters:
-            setter(config.boolean(key, default=False))
+def _settings(config: ModelConfig) -> dict[str, bool]:
+    """The boolean parameters, checked; those of the compiler only where given."""
+    if config.integer("INTER_OP_THREAD_COUNT") is not None:
+        raise ConfigError(
+            f"unable to load model '{config.name}', INTER_OP_THREAD_COUNT is refused: with the C++ "
+            "backend the second model that sets it aborts the server"
+        )
+    config.integer("INTRA_OP_THREAD_COUNT")
+    settings = {key: config.boolean(key, default=default) for key, default in DEFAULTS.items()}
+    for key in COMPILER.keys() & config.parameters.keys():
+        settings[key] = config.boolean(key, default=False)
+    return settings
 
 
-def _contexts(torch: Any, config: ModelConfig) -> list[Callable[[], Any]]:
-    optimized = not config.boolean("DISABLE_OPTIMIZED_EXECUTION", default=False)
-    inference = config.boolean("INFERENCE_MODE", default=True)
-    contexts = [torch.inference_mode if inference else torch.no_grad]
-    return contexts if optimized else [lambda: torch.jit.optimized_execution(False), *contexts]
+def _set_compiler(torch: Any, settings: Mapping[str, bool]) -> None:
+    for key in COMPILER.keys() & settings.keys():
+        getattr(torch._C, COMPILER[key])(settings[key])  # noqa: SLF001 - it has no other name
+
+
+def _contexts(torch: Any, settings: Mapping[str, bool]) -> list[Callable[[], Any]]:
+    contexts = [torch.inference_mode if settings["INFERENCE_MODE"] else torch.no_grad]
+    if settings["DISABLE_OPTIMIZED_EXECUTION"]:
+        contexts.append(lambda: torch.jit.optimized_execution(False))
+    return contexts
 
 
 def _device(torch: Any, config: ModelConfig) -> Any:

@@ -145,6 +145,12 @@ def _tensor(model: str, role: str, entry: Mapping[str, Any]) -> Tensor:
     name, data_type = entry["name"], entry["data_type"]
     if data_type not in DTYPES:
         raise ConfigError(f"unsupported datatype {data_type} for {role} '{name}' of '{model}'")
+    if data_type == "TYPE_STRING" and np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        raise ConfigError(
+            f"unable to load model '{model}', {role} '{name}': text needs numpy below 2 in the "
+            f"models' environment (it has {np.__version__}), with which Triton's Python stub dies "
+            "of any text"
+        )
     if entry.get("optional"):
         raise ConfigError(f"unable to load model '{model}', optional input '{name}' is refused")
     if entry.get("allow_ragged_batch"):

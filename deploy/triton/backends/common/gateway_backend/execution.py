@@ -1,7 +1,8 @@
 """One `execute()` call: the requests become one batch, the batch's outputs become responses.
 
-Tensors pass as DLPack in both directions. That copies nothing, and it is right with every numpy:
-from numpy 2.5 on, Triton's `Tensor(name, array)` yields empty outputs without an error.
+Tensors pass as DLPack in both directions. That copies nothing, and it is right with every numpy.
+Triton's own ways are not, since its stub was built for numpy 1: with numpy 2 `as_numpy` repeats the
+first element over the whole tensor, and from 2.5 on `Tensor(name, array)` is empty, all silently.
 
 Triton checks a request's inputs, but takes whatever a Python-based backend answers: outputs of the
 wrong dtype or shape would pass silently. So they are checked here, against the configuration.
