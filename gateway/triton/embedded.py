@@ -85,7 +85,6 @@ class EmbeddedTriton:
         try:
             self._lock = await asyncio.to_thread(launcher.lock, self._options)
             installation = await launcher.Installation.find(self._options.python)
-            await installation.check(launcher.environment(self._options, installation))
             process = await self._launch(installation)
             if self._on_ready is not None:
                 await self._on_ready()
@@ -114,11 +113,13 @@ class EmbeddedTriton:
         options = self._options
         await asyncio.to_thread(launcher.remove_shared_memory, options)
         log = await asyncio.to_thread(launcher.lay_out, options, installation)
+        environment = launcher.environment(options, installation)
         try:
+            await installation.check(environment)
             process = await asyncio.create_subprocess_exec(
                 *launcher.command(options, installation, self._ports),
                 cwd=options.run_dir,
-                env=launcher.environment(options, installation),
+                env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -32,7 +32,7 @@ print(json.dumps({
     "missing": [n for n in ("numpy", "onnxruntime") if not importlib.util.find_spec(n)],
     "pytriton": found and os.path.dirname(found.origin),
     "minor": minor,
-    "glibc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else "",
+    "glibc": "CS_GNU_LIBC_VERSION" in os.confstr_names and os.confstr("CS_GNU_LIBC_VERSION") or "",
     "libpython": next((path for path in libraries if os.path.exists(path)), None),
 }))
 """
@@ -87,7 +87,7 @@ class Installation:
         if code != 0:
             why = _last_line(output)
             raise EmbeddedTritonError(f"{python} cannot run: {why}; `make install` creates it")
-        return cls.from_probe(python, json.loads(output))
+        return cls.from_probe(python, json.loads(_last_line(output)))
 
     @classmethod
     def from_probe(cls, python: Path, found: Mapping[str, Any]) -> "Installation":
@@ -95,12 +95,9 @@ class Installation:
         missing = ["nvidia-pytriton"] * (not found["pytriton"]) + found["missing"]
         if missing:
             names = ", ".join(missing)
-            raise EmbeddedTritonError(
-                f"{python} has no {names}; `make install` adds what is missing"
-            )
-        glibc = tuple(
-            int(part) for part in found["glibc"].removeprefix("glibc ").split(".") if part
-        )
+            raise EmbeddedTritonError(f"{python} has no {names}; `make install` adds them")
+        version = found["glibc"].removeprefix("glibc ")
+        glibc = tuple(int(part) for part in version.split(".") if part)
         if glibc < MINIMUM_GLIBC:
             raise EmbeddedTritonError(
                 f"Triton's wheel needs glibc {MINIMUM_GLIBC[0]}.{MINIMUM_GLIBC[1]} (Debian 12, "
@@ -109,9 +106,7 @@ class Installation:
         package = Path(found["pytriton"])
         stub = package / "tritonserver/python_backend_stubs" / found["minor"]
         if not stub.is_dir():
-            have = sorted(
-                (minor.name for minor in stub.parent.iterdir()), key=lambda n: (len(n), n)
-            )
+            have = sorted((folder.name for folder in stub.parent.iterdir()), key=len)
             raise EmbeddedTritonError(
                 f"Triton's wheel has no stub for Python {found['minor']} ({python}); it has "
                 f"{', '.join(have)}"

@@ -1,0 +1,329 @@
+"""The embedded Triton's life: starts, proofs, crashes, and what it leaves behind (nothing)."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tritonclient.grpc import aio as triton_grpc
+
+from gateway.triton import launcher
+from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton, EmbeddedTritonError
+
+ROOT = Path(__file__).parents[2]
+CANARY = ROOT / "deploy/triton/canary"
+PROBE = {
+    "missing": [],
+    "pytriton": None,
+    "minor": "3.11",
+    "glibc": "glibc 2.36",
+    "libpython": None,
+}
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> EmbeddedOptions:
+    repository = tmp_path / "model repository"  # a space: Triton's own handling breaks at it
+    shutil.copytree(CANARY / "gateway_canary", repository / "plain")
+    return EmbeddedOptions(
+        repository=repository,
+        python=ROOT / ".venv-models/bin/python",
+        backends=ROOT / "deploy/triton/backends",
+        run_dir=tmp_path / "run dir",
+        canary=CANARY,
+    )
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., Any]]:
+    """Start Tritons that are stopped after the test, whatever happens."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(options: EmbeddedOptions, on_ready: Any = None) -> EmbeddedTriton:
+            triton = EmbeddedTriton(options, on_ready)
+            stack.push_async_callback(triton.stop)
+            await triton.start()
+            return triton
+
+        yield begin
+
+
+def family(triton: EmbeddedTriton) -> list[psutil.Process]:
+    server = psutil.Process(triton.status.pid)
+    return [server, *server.children(recursive=True)]
+
+
+def regions(options: EmbeddedOptions) -> list[str]:
+    return [name for name in os.listdir("/dev/shm") if name.startswith(options.identity)]  # noqa: PTH208, S108
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    def ended(process: psutil.Process) -> bool:
+        try:
+            return process.status() == psutil.STATUS_ZOMBIE  # whoever adopted it has yet to ask
+        except psutil.NoSuchProcess:
+            return True
+
+    return all(ended(process) for process in processes)
+
+
+async def load(triton: EmbeddedTriton) -> None:
+    async with triton_grpc.InferenceServerClient(triton.grpc_endpoint) as client:
+        await client.load_model("plain")
+        assert await client.is_model_ready("plain")
+
+
+async def test_two_at_once_each_for_itself(
+    options: EmbeddedOptions, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    other = replace(options, run_dir=tmp_path / "other")
+    tritons = await asyncio.gather(start(options), start(other))
+    await asyncio.gather(*map(load, tritons))
+    processes = [family(triton) for triton in tritons]
+    for triton, (server, *stubs) in zip(tritons, processes, strict=True):
+        assert triton.status.state == "running"
+        assert stubs
+        assert os.getsid(server.pid) == server.pid  # Ctrl-C goes to the gateway alone
+        listening = {c.laddr for c in server.net_connections() if c.status == "LISTEN"}
+        assert {f"{a.ip.removeprefix('::ffff:')}:{a.port}" for a in listening} == {
+            triton.grpc_endpoint,
+            triton.http_endpoint,
+            triton.metrics_endpoint,
+        }
+        assert not any(a.port >= 32_768 for a in listening)
+        assert stubs[0].environ()["GATEWAY_TRITON_THREADS"] == "1"
+    assert regions(options)
+    assert regions(other)
+
+    with pytest.raises(EmbeddedTritonError, match="another embedded Triton works in"):
+        await EmbeddedTriton(options).start()
+
+    await asyncio.gather(*(triton.stop() for triton in tritons))
+    assert all(triton.status.state == "stopped" for triton in tritons)
+    assert regions(options) + regions(other) == []
+    await until(lambda: gone([process for group in processes for process in group]))
+
+
+async def test_a_killed_server_comes_back_on_the_same_ports(
+    options: EmbeddedOptions, start: Callable[..., Any]
+) -> None:
+    readiness = []
+
+    async def on_ready() -> None:
+        readiness.append(triton_status())
+        if len(readiness) > 1:
+            raise RuntimeError("the gateway's own trouble must not end the supervision")
+
+    triton_status = lambda: None  # noqa: E731 - replaced once there is a Triton
+    triton = await start(options, on_ready)
+    triton_status = lambda: triton.status.state  # noqa: E731
+    await load(triton)
+    before, endpoint = family(triton), triton.grpc_endpoint
+    os.kill(triton.status.pid, signal.SIGKILL)
+    await until(lambda: triton.status.state == "restarting")
+    assert triton.status.reason == "tritonserver was ended by SIGKILL"
+    await until(lambda: triton.status.state == "running")
+    await load(triton)
+    assert (triton.status.restarts, triton.grpc_endpoint) == (1, endpoint)
+    assert readiness == [None, "running"]
+    assert gone(before)
+
+    os.kill(triton.status.pid, signal.SIGKILL)
+    await until(lambda: triton.status.restarts == 2)
+    await triton.stop()  # in the middle of it
+    assert triton.status.state == "stopped"
+    assert regions(options) == []
+
+
+async def test_a_start_that_keeps_failing_is_tried_again(
+    options: EmbeddedOptions, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    shutil.copytree(CANARY, canary)
+    triton = await start(replace(options, canary=canary))
+    hidden = canary.rename(tmp_path / "hidden")
+    os.kill(triton.status.pid, signal.SIGKILL)
+    await until(lambda: "No such file" in triton.status.reason)
+    assert triton.status.state == "restarting"
+    hidden.rename(canary)
+    await until(lambda: triton.status.state == "running")
+    assert triton.status.restarts >= 2
+
+
+async def test_it_dies_with_its_parent(options: EmbeddedOptions) -> None:
+    code = f"""
+import asyncio
+from pathlib import PosixPath
+from tritonclient.grpc import aio
+from gateway.triton.embedded import *
+
+async def main():
+    triton = EmbeddedTriton({options!r})
+    await triton.start()
+    async with aio.InferenceServerClient(triton.grpc_endpoint) as client:
+        await client.load_model("plain")
+    print(triton.status.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    server = psutil.Process(int(await parent.stdout.readline()))
+    processes = [server, *server.children(recursive=True)]
+    assert len(processes) > 1
+    parent.kill()
+    await parent.wait()
+    await until(lambda: gone(processes), seconds=10)
+
+
+async def test_what_a_killed_predecessor_left_is_removed(
+    options: EmbeddedOptions, start: Callable[..., Any]
+) -> None:
+    left = Path("/dev/shm") / f"{options.identity}left-behind"  # noqa: S108
+    left.write_bytes(b"")
+    stranger = left.with_name("gateway-of-somebody-else")
+    stranger.write_bytes(b"")
+    try:
+        await start(options)
+        assert not left.exists()
+        assert stranger.exists()
+    finally:
+        stranger.unlink()
+
+
+async def test_the_log_is_kept_and_rotated(
+    options: EmbeddedOptions, start: Callable[..., Any]
+) -> None:
+    options.run_dir.mkdir()
+    log = options.run_dir / "triton.log"
+    log.write_bytes(b"old" * launcher.LOG_ROTATED_AT)
+    await start(options)
+    assert log.with_suffix(".log.1").read_bytes()[:3] == b"old"
+    assert b"Started GRPCInferenceService" in log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("python", "reason"),
+    [
+        ("/nowhere/bin/python", "cannot run: No such file or directory; `make install`"),
+        (sys.executable, "has no nvidia-pytriton, onnxruntime; `make install`"),
+    ],
+)
+async def test_an_environment_without_triton(
+    options: EmbeddedOptions, python: str, reason: str
+) -> None:
+    triton = EmbeddedTriton(replace(options, python=Path(python)))
+    with pytest.raises(EmbeddedTritonError, match=reason):
+        await triton.start()
+    assert reason.split(";", maxsplit=1)[0] in triton.status.reason
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({"glibc": "glibc 2.31"}, r"needs glibc 2\.35 .* this system has glibc 2\.31"),
+        ({"glibc": ""}, "this system has another C library"),
+        ({"minor": "3.14"}, r"no stub for Python 3\.14 .* it has 3\.[89], 3\.[89], 3\.1"),
+        ({"missing": ["numpy"]}, "has no numpy"),
+    ],
+)
+def test_an_environment_that_does_not_fit(found: dict[str, Any], reason: str) -> None:
+    (package,) = (ROOT / ".venv-models").glob("lib/python*/site-packages/pytriton")
+    with pytest.raises(EmbeddedTritonError, match=reason):
+        launcher.Installation.from_probe(
+            Path("python"), {**PROBE, "pytriton": str(package), **found}
+        )
+
+
+async def test_a_stub_without_its_libraries(tmp_path: Path) -> None:
+    stub = tmp_path / "triton_python_backend_stub"
+    stub.write_text(
+        "#!/bin/sh\necho 'stub: error while loading shared libraries: libpython3.11.so.1.0' >&2\n"
+    )
+    stub.chmod(0o755)
+    installation = launcher.Installation(tmp_path, tmp_path, tmp_path, None)
+    with pytest.raises(EmbeddedTritonError, match=r"cannot start: .*libpython3\.11\.so\.1\.0"):
+        await installation.check(os.environ)
+
+
+WRONG = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}})
+        config.add_output({{"name": "scaled", "data_type": "TYPE_FP32", "dims": [3]}})
+        config.add_output({{"name": "row_sum", "data_type": "TYPE_FP32", "dims": [1]}})
+        return config
+
+    def execute(self, requests):
+        return [
+            pb_utils.InferenceResponse([
+                pb_utils.Tensor("scaled", np.zeros({shape}, np.float32)),
+                pb_utils.Tensor("row_sum", np.zeros((2, 1), np.float32)),
+            ])
+            for _ in requests
+        ]
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        (WRONG.format(shape=(2, 3)), "the canary's output scaled should be .* but is"),
+        (WRONG.format(shape=(0, 3)), "the canary's output scaled should be .* but is"),
+        ("import no_such_module", "the canary failed: .*no_such_module"),
+        (None, "the canary failed: .*onnxruntime"),
+    ],
+)
+async def test_the_canary_catches_broken_backends(
+    options: EmbeddedOptions, tmp_path: Path, backend: str | None, reason: str
+) -> None:
+    folder = tmp_path / "backends"
+    folder.mkdir()
+    if backend is not None:
+        (folder / "onnxruntime").mkdir()
+        (folder / "onnxruntime/model.py").write_text(backend)
+    triton = EmbeddedTriton(replace(options, backends=folder))
+    with pytest.raises(EmbeddedTritonError, match=f"(?s){reason}"):
+        await triton.start()
+    assert triton.status.state == "stopped"
+    assert regions(options) == []
+
+
+async def test_a_port_that_is_taken(options: EmbeddedOptions, start: Callable[..., Any]) -> None:
+    first = await start(options)
+    port = int(first.grpc_endpoint.rpartition(":")[2])
+    second = EmbeddedTriton(
+        replace(options, run_dir=options.run_dir.with_name("second"), grpc_port=port)
+    )
+    with pytest.raises(EmbeddedTritonError, match=r"already in use|another server"):
+        await second.start()
+    assert first.status.state == "running"
+
+
+async def test_a_repository_that_is_not_there(options: EmbeddedOptions) -> None:
+    with pytest.raises(EmbeddedTritonError, match="absent is not a folder"):
+        await EmbeddedTriton(replace(options, repository=Path("absent"))).start()
