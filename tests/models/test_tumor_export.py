@@ -97,6 +97,6 @@ def test_goldens_hold_through_the_artefact(measured: dict[str, Any]) -> None:
 def test_help() -> None:
     python = ROOT / ".venv-models" / "bin" / "python"
     command = [python, MODEL / "export.py", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0
     assert "model.onnx" in done.stdout
