@@ -16,7 +16,7 @@ RESUME_SECONDS = 60
 
 
 async def test_sigkill_under_load(tmp_path: Path) -> None:
-    stack = serve(tmp_path, models="tumor,langid")
+    stack = serve(tmp_path, models="tumor")
     case = cases("tumor")[0]
     answers: list[tuple[float, httpx.Response]] = []
     stop = asyncio.Event()

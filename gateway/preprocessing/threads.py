@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gateway_preprocessor import Payload, Prepared, Row, Runner, describe
+from gateway_preprocessor import Payload, Prepared, Runner, describe
+from numpy.typing import NDArray
 
 
 class InlineWorker:
@@ -27,7 +28,9 @@ class InlineWorker:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._runner.prepare, payloads)
 
-    async def finish(self, rows: Sequence[Row], contexts: Sequence[Any]) -> list[bytes | Exception]:
-        """Postprocess; each result is JSON text, or an exception where that row failed."""
+    async def finish(
+        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+    ) -> list[bytes | Exception]:
+        """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._runner.finish, rows, contexts)
+        return await loop.run_in_executor(self._pool, self._runner.finish, outputs, contexts)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
 from gateway_preprocessor import Description, Payload, Prepared
-from gateway_preprocessor import Row as Outputs
+from numpy.typing import NDArray
 
 from gateway.errors import GatewayError
 from gateway.releases.manifest import Release
@@ -43,9 +43,9 @@ class Worker(Protocol):
         """Preprocess; an entry is an exception where that payload failed."""
 
     async def finish(
-        self, rows: Sequence[Outputs], contexts: Sequence[Any]
+        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
     ) -> list[bytes | Exception]:
-        """Postprocess to JSON text; an entry is an exception where that row failed."""
+        """Postprocess a call's outputs to JSON text; an exception where that row failed."""
 
 
 class Lane:
@@ -182,10 +182,7 @@ class Lane:
             self._calling -= 1
             self._pump()
         inferred = time.perf_counter()
-        results = await self._worker.finish(
-            [{name: output[i] for name, output in outputs.items()} for i in range(len(rows))],
-            [row.prepared.context for row in rows],
-        )
+        results = await self._worker.finish(outputs, [row.prepared.context for row in rows])
         finished = time.perf_counter()
         self._stage["infer"].observe(inferred - started)
         self._stage["postprocess"].observe(finished - inferred)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from digits_preprocessor import Digits
 from gateway_preprocessor import goldens
-from langid_preprocessor import LangId
-from minilm_preprocessor import MiniLM
-from tumor_preprocessor import Tumor
+
+from gateway.preprocessing.installed import load
 
 #: Largest difference that any number of a result may have from its reference, and a batch row
 #: from its single: float32 arithmetic in another order.
 TOLERANCE = 1e-5
 
+#: Which preprocessor each model of the repository uses.
 PREPROCESSORS = {
-    "minilm": MiniLM,
-    "minilm_torchscript": MiniLM,
-    "langid": LangId,
-    "digits": Digits,
-    "tumor": Tumor,
+    "minilm": "minilm-preprocessor",
+    "minilm_torchscript": "minilm-preprocessor",
+    "langid": "langid-preprocessor",
+    "digits": "digits-preprocessor",
+    "tumor": "tumor-preprocessor",
 }
 
 
@@ -42,4 +41,5 @@ class Case(NamedTuple):
 
 def cases(model: str) -> list[Case]:
     """Return the golden cases of a model."""
-    return [Case(model, golden) for golden in goldens.load(PREPROCESSORS[model])]
+    _, runner = load(PREPROCESSORS[model])
+    return [Case(model, golden) for golden in goldens.load(type(runner.preprocessor))]

@@ -71,6 +71,7 @@ class Stack:
 
     def interrupt(self) -> None:
         """Press Ctrl-C: every process of the group gets SIGINT; nothing may be left behind."""
+        assert self.process.poll() is None, f"it ended by itself:\n{self.output.read_text()}"
         processes = self.processes
         os.killpg(self.process.pid, signal.SIGINT)
         _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)

@@ -79,16 +79,16 @@ def test_every_problem_of_a_record_is_named() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b'{"how wide": 1e999, "colour": ""}', ("$['how wide']", "is not a finite number")),
+        (b'{"how wide": 1e999, "size": 1}', ("$['how wide']", "is not a finite number")),
         (b'{"how wide": true, "colour": ""}', ("$['how wide']", "expected `float`, got `bool`")),
         (b'{"how wide": 1, "colour": 2}', ("$.colour", "expected `bytes`, got `int`")),
         (b"[]", ("$", "expected `object`, got `array`")),
         (b'"\\udc00"', ("$", "holds a lone surrogate, which is not Unicode text")),
-        (b'{"a": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", ("$", "is nested too deeply")),
+        (b'{"how wide": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", ("$", "is nested too deeply")),
     ],
 )
 def test_one_problem(content: bytes, problem: tuple[str, str]) -> None:
-    assert record(content)[0] == problem
+    assert problem in record(content)
 
 
 def test_a_failure_stays_with_its_instance() -> None:
@@ -102,11 +102,15 @@ def test_a_failure_stays_with_its_instance() -> None:
 
 
 def test_a_failing_row_stays_alone() -> None:
-    rows = [{"score": np.zeros(1, np.float32)}, {}, {"score": np.ones(1, np.float32)}]
-    results = Runner(Codes()).finish(rows, [None] * 3)
-    assert results[0] == b'{"score":0.0}'
-    assert isinstance(results[1], KeyError)
-    assert results[2] == b'{"score":1.0}'
+    class Picky(Codes):
+        def postprocess(self, rows: Sequence[Row], contexts: Sequence[Any]) -> list[Any]:
+            return [{"score": 1 / row["score"][0].item()} for row in rows]
+
+    outputs = {"score": np.array([[1], [0], [2]], np.float32)}
+    results = Runner(Picky()).finish(outputs, [None] * 3)
+    assert results[0] == b'{"score":1.0}'
+    assert isinstance(results[1], ZeroDivisionError)
+    assert results[2] == b'{"score":0.5}'
 
 
 def test_wrong_tensors_and_counts_are_violations() -> None:

@@ -313,6 +313,6 @@ def test_json_that_is_no_image_is_refused(runner: Runner, text: bytes, path: str
 
 def test_the_best_score_is_the_label(runner: Runner) -> None:
     scores = np.array([0, 0.125, 0, 0, 0, 0.25, 0, 0.5, 0.125, 0], np.float32)
-    (result,) = runner.finish([{"scores": scores}], [None])
+    (result,) = runner.finish({"scores": scores[None]}, [None])
     assert isinstance(result, bytes)
     assert json.loads(result) == {"label": 7, "scores": scores.tolist()}

@@ -95,8 +95,8 @@ def test_what_is_no_record_is_refused(runner: Runner, record: Any) -> None:
 
 
 def test_the_label_comes_with_its_own_probability(runner: Runner) -> None:
-    rows = [{"probabilities": np.array(pair, np.float32)} for pair in [(0.75, 0.25), (0.25, 0.75)]]
-    assert [json.loads(result) for result in runner.finish(rows, [None, None])] == [
+    outputs = {"probabilities": np.array([(0.75, 0.25), (0.25, 0.75)], np.float32)}
+    assert [json.loads(result) for result in runner.finish(outputs, [None, None])] == [
         {"label": "malignant", "probability": 0.75},
         {"label": "benign", "probability": 0.75},
     ]

@@ -6,6 +6,7 @@ A preprocessor is one pip distribution with an entry point in the group
 
 from gateway_preprocessor.description import Description, describe
 from gateway_preprocessor.errors import ContractViolation, InvalidInput, Problem
+from gateway_preprocessor.installed import ENTRY_POINT_GROUP, find
 from gateway_preprocessor.preprocessor import (
     Example,
     NoParameters,
@@ -15,9 +16,6 @@ from gateway_preprocessor.preprocessor import (
 )
 from gateway_preprocessor.runner import JSON, Payload, Runner
 from gateway_preprocessor.specs import TensorSpec
-
-#: The entry point group under which preprocessors are found.
-ENTRY_POINT_GROUP = "gateway.preprocessors"
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -35,4 +33,5 @@ __all__ = [
     "Runner",
     "TensorSpec",
     "describe",
+    "find",
 ]

@@ -30,9 +30,9 @@ def explain(error: Exception, content: bytes, expected: Any, root: str) -> list[
         return [Problem(root, "is nested too deeply")]
     except ValueError:
         return [Problem(root, f"cannot be decoded: {_lower(str(error))}")]
-    if unwanted := unrepresentable(value, root):
-        return unwanted[:MOST_PROBLEMS]
-    return _fields(value, expected, root) or [_problem(str(error), root)]
+    found = {problem.path: problem for problem in _fields(value, expected, root)}
+    found |= {problem.path: problem for problem in unrepresentable(value, root)}
+    return list(found.values())[:MOST_PROBLEMS] or [_problem(str(error), root)]
 
 
 def unrepresentable(value: Any, path: str) -> list[Problem]:
@@ -70,7 +70,7 @@ def _fields(value: Any, expected: Any, root: str) -> list[Problem]:
     problems += [
         Problem(member(root, name), "is not a known field") for name in value if name not in fields
     ]
-    return problems[:MOST_PROBLEMS]
+    return problems
 
 
 def _problem(message: str, root: str) -> Problem:

@@ -6,10 +6,11 @@ failures: what is wrong with one payload never touches another of the same call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from numpy.typing import NDArray
 
 from gateway_preprocessor.errors import ContractViolation, InvalidInput
 from gateway_preprocessor.explain import explain
@@ -51,9 +52,18 @@ class Runner:
         prepared = iter(_isolated(self._preprocess, good))
         return [item if isinstance(item, Exception) else next(prepared) for item in decoded]
 
-    def finish(self, rows: Sequence[Row], contexts: Sequence[Any]) -> list[bytes | Exception]:
-        """Postprocess one row of outputs per instance; each result comes as JSON text."""
-        return _isolated(self._postprocess, list(zip(rows, contexts, strict=True)))
+    def finish(
+        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+    ) -> list[bytes | Exception]:
+        """Postprocess a call's outputs, (rows, …) each; every row's result comes as JSON text.
+
+        An entry is an exception where the preprocessor failed on that row.
+        """
+        rows = [
+            ({name: array[index] for name, array in outputs.items()}, context)
+            for index, context in enumerate(contexts)
+        ]
+        return _isolated(self._postprocess, rows)
 
     def _decode(self, payload: Payload) -> tuple[Any, Any]:
         parameters = self._defaults

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gateway_preprocessor import goldens as golden_cases
 from gateway_preprocessor.errors import InvalidInput
-from gateway_preprocessor.preprocessor import Prepared, Preprocessor, Row
+from gateway_preprocessor.preprocessor import Prepared, Preprocessor
 from gateway_preprocessor.runner import Payload, Runner
 from gateway_preprocessor.specs import TensorSpec
 
@@ -97,18 +97,17 @@ def _check_hostile(runner: Runner, good: Payload, expected: Prepared) -> None:
 
 def _check_postprocess(runner: Runner, prepared: Sequence[Prepared]) -> None:
     random = np.random.default_rng(7)
-    rows = [
-        {spec.name: _synthetic(spec, random) for spec in runner.preprocessor.outputs}
-        for _ in prepared
-    ]
     contexts = [item.context for item in prepared]
-    results = runner.finish(rows, contexts)
-    for row, context, result in zip(rows, contexts, results, strict=True):
+    outputs = {
+        spec.name: _synthetic(spec, len(contexts), random) for spec in runner.preprocessor.outputs
+    }
+    results = runner.finish(outputs, contexts)
+    for index, (context, result) in enumerate(zip(contexts, results, strict=True)):
         assert isinstance(result, bytes), f"postprocess raised {result!r}"
         msgspec.json.decode(result, type=runner.preprocessor.output_type)
-        assert runner.finish([row], [context]) == [result], (
-            "a batch's result differs from its single"
-        )
+        row = {name: array[index : index + 1] for name, array in outputs.items()}
+        alone = runner.finish(row, [context])
+        assert alone == [result], "a batch's result differs from its single"
 
 
 def _check_golden_rows(
@@ -117,16 +116,16 @@ def _check_golden_rows(
     for golden, item in zip(goldens, prepared, strict=False):
         if golden.row is None:
             continue
-        row: Row = {name: tensor.array() for name, tensor in golden.row.items()}
-        (result,) = runner.finish([row], [item.context])
+        outputs = {name: tensor.array()[None] for name, tensor in golden.row.items()}
+        (result,) = runner.finish(outputs, [item.context])
         assert isinstance(result, bytes), f"golden {golden.name!r}: postprocess raised {result!r}"
         actual = msgspec.json.decode(result)
         difference = golden_cases.difference(golden.output, actual, golden.output_tolerance)
         assert difference is None, f"golden {golden.name!r}: {difference}"
 
 
-def _synthetic(spec: TensorSpec, random: np.random.Generator) -> NDArray[Any]:
-    shape = [3 if size == -1 else size for size in spec.shape]
+def _synthetic(spec: TensorSpec, rows: int, random: np.random.Generator) -> NDArray[Any]:
+    shape = [rows, *(3 if size == -1 else size for size in spec.shape)]
     return random.random(shape).astype(spec.dtype)
 
 
