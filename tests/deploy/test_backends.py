@@ -14,6 +14,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 TOLERANCE = 1e-6
+INDEX = np.array([[1]])
 ONNX_PAIR = """
 platform: "onnxruntime_onnx"
 max_batch_size: 8
@@ -40,12 +41,6 @@ output { name: "y" data_type: TYPE_FP32 dims: [ -1 ] }
 instance_group { kind: KIND_AUTO count: 1 }
 dynamic_batching { max_queue_delay_microseconds: 100000 }
 """
-TORCH_WORK = """
-backend: "pytorch"
-max_batch_size: 8
-input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
-output { name: "size" data_type: TYPE_INT64 dims: [ 1 ] }
-"""
 SCALAR = """
 input { name: "x" data_type: TYPE_FP32 dims: 1 }
 output { name: "y" data_type: TYPE_FP32 dims: 1 }
@@ -58,6 +53,7 @@ input { name: "index" data_type: TYPE_INT64 dims: [ 1 ] }
 output { name: "value" data_type: TYPE_FP32 dims: [ 1 ] }
 instance_group { kind: KIND_CPU count: 1 }
 """
+TORCH_LOOKUP = 'backend: "pytorch"' + LOOKUP
 ONNX_TYPES = {
     "bool": np.array([[True, False], [False, True]]),
     "uint8": np.array([[0, 255], [1, 2]], np.uint8),
@@ -180,11 +176,10 @@ SERVED: dict[str, tuple[str, str | None]] = {
         "types.pt",
         types_config("pytorch_libtorch", TORCH_TYPES, ("", "out_")),
     ),
-    "torch_lookup": ("lookup.pt", 'backend: "pytorch"' + LOOKUP),
-    "torch_work": ("work.pt", TORCH_WORK),
+    "torch_lookup": ("lookup.pt", TORCH_LOOKUP),
     "torch_tuned": (
-        "work.pt",
-        TORCH_WORK
+        "lookup.pt",
+        TORCH_LOOKUP
         + parameter("INTRA_OP_THREAD_COUNT", "2")
         + parameter("intra_op_thread_count", "ignored")
         + parameter("INFERENCE_MODE", "false")
@@ -194,15 +189,12 @@ SERVED: dict[str, tuple[str, str | None]] = {
     ),
     "torch_third_output": ("pair.pt", TORCH_PAIR.replace("OUTPUT__1", "OUTPUT__2")),
     "torch_wrong_dtype": (
-        "work.pt",
-        TORCH_WORK.replace("TYPE_INT64", "TYPE_INT32"),
+        "lookup.pt",
+        TORCH_LOOKUP.replace("TYPE_FP32", "TYPE_FP64"),
     ),
     "torch_wrong_dims": (
-        "work.pt",
-        TORCH_WORK.replace(
-            '"size" data_type: TYPE_INT64 dims: [ 1 ]',
-            '"size" data_type: TYPE_INT64 dims: [ 2 ]',
-        ),
+        "lookup.pt",
+        TORCH_LOOKUP.replace("TYPE_FP32 dims: [ 1 ]", "TYPE_FP32 dims: [ 2 ]"),
     ),
 }
 
@@ -323,20 +315,20 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
         TORCH_PAIR.replace("TYPE_FP32", "TYPE_UINT32", 1),
         "unsupported datatype TYPE_UINT32 for input 'a'",
     ),
-    "torch_list": ("many.pt", TORCH_WORK, "an input of type 'List"),
+    "torch_list": ("many.pt", TORCH_LOOKUP, "an input of type 'List"),
     "torch_threads_text": (
-        "work.pt",
-        TORCH_WORK + parameter("INTRA_OP_THREAD_COUNT", "1.5"),
+        "lookup.pt",
+        TORCH_LOOKUP + parameter("INTRA_OP_THREAD_COUNT", "1.5"),
         "INTRA_OP_THREAD_COUNT must be an integer",
     ),
     "torch_inter_op": (
-        "work.pt",
-        TORCH_WORK + parameter("INTER_OP_THREAD_COUNT", "1"),
+        "lookup.pt",
+        TORCH_LOOKUP + parameter("INTER_OP_THREAD_COUNT", "1"),
         "INTER_OP_THREAD_COUNT is refused",
     ),
     "torch_boolean": (
-        "work.pt",
-        TORCH_WORK + parameter("INFERENCE_MODE", "often"),
+        "lookup.pt",
+        TORCH_LOOKUP + parameter("INFERENCE_MODE", "often"),
         "INFERENCE_MODE must be true or false",
     ),
     "torch_gap": (
@@ -551,8 +543,8 @@ async def test_torchscript_dict_of_tensors(models: Any) -> None:
             {"a": rows(1), "b": rows(1)},
             "OUTPUT__2 .* index which doesn't exist. This model has 2 outputs",
         ),
-        ("torch_wrong_dtype", {"x": rows(1, 1)}, "expects datatype TYPE_INT32 .* provides int64"),
-        ("torch_wrong_dims", {"x": rows(1, 1)}, r"expects shape \[1, 2\] .* provides \[1, 1\]"),
+        ("torch_wrong_dtype", {"index": INDEX}, "expects datatype TYPE_FP64 .* provides float32"),
+        ("torch_wrong_dims", {"index": INDEX}, r"expects shape \[1, 2\] .* provides \[1, 1\]"),
     ],
 )
 async def test_outputs_are_checked(
@@ -577,9 +569,8 @@ async def test_a_failing_inference_leaves_its_process_serving(models: Any, model
 
 
 async def test_thread_defaults_and_parameters(models: Any) -> None:
-    for model in ("torch_work", "torch_tuned"):
-        answer = await infer(models, model, {"x": rows(1, 1)})
-        assert answer["size"] == [[512]]
+    for model in ("torch_lookup", "torch_tuned"):
+        assert (await infer(models, model, {"index": INDEX}))["value"] == [[11.0]]
 
     def threads(model: str) -> int:
         return stub(models, model).num_threads()
@@ -587,7 +578,7 @@ async def test_thread_defaults_and_parameters(models: Any) -> None:
     # The thread that asks counts as one of an inference's. Both frameworks may start helpers with
     # a pool, so these are lower bounds; torch's pool begins with its first large product.
     assert threads("onnx_tuned") - threads("onnx_pair") >= 3 - 1
-    assert threads("torch_tuned") - threads("torch_work") >= 2 - 1
+    assert threads("torch_tuned") - threads("torch_lookup") >= 2 - 1
 
 
 async def test_a_model_can_be_loaded_again_and_unloaded(models: Any) -> None:

@@ -6,6 +6,7 @@ container. Like that one it never completes a configuration, reads inputs by arg
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +44,8 @@ class TritonPythonModel(BatchedModel):
             _refuse_dtypes(config, role, tensors)
         import torch  # noqa: PLC0415 - not at the top: the auto-complete process needs none of it
 
+        # numpy 2.5 marks what it got through DLPack read-only; the memory is the request's own.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         torch.set_num_threads(config.threads("INTRA_OP_THREAD_COUNT"))
         torch.set_num_interop_threads(1)
         _set_compiler(torch, settings)
