@@ -56,11 +56,11 @@ WORDS = [
 
 
 def sentences() -> list[str]:
-    """Varied texts: one to 320 words of many scripts, odd spacing, punctuation."""
+    """Varied texts: one to 300 words of many scripts, odd spacing, punctuation."""
     rng = random.Random(2026)
     texts = []
     for index in range(SENTENCES):
-        words = rng.choices(WORDS, k=1 + (index * index) // 282)
+        words = rng.choices(WORDS, k=1 + index**4 // 27_000_000)
         texts.append(rng.choice([" ", "  ", ", ", "\n"]).join(words) + rng.choice(["", ".", "?!"]))
     return texts
 
@@ -105,7 +105,7 @@ def test_embeddings_agree_with_the_original_weights(
     )
     assert (singles * reference).sum(axis=1).min() > 0.9999
     np.testing.assert_allclose(np.linalg.norm(singles, axis=1), 1.0, atol=TOLERANCE)
-    for size in (1, 2, 7, 32, 100, 300):
+    for size in (1, 7, 32, 300):
         batch = embed(client, model, size)
         assert (batch * reference).sum(axis=1).min() > 0.9999, size
         np.testing.assert_allclose(batch, singles, atol=TOLERANCE, err_msg=f"batches of {size}")

@@ -93,9 +93,11 @@ def record(handler: RequestHandler) -> None:
 class UnknownRoute(Handler):
     """Every path that nothing else handles."""
 
-    def prepare(self) -> None:
-        """Refuse, whatever the method."""
+    def refuse(self) -> None:
+        """Refuse, but only once the body is read: the connection stays usable."""
         raise errors.UnknownRoute(f"There is nothing at {self.request.path}.")
+
+    head = get = post = delete = patch = put = options = refuse
 
 
 def _gateway_error(
@@ -104,6 +106,9 @@ def _gateway_error(
     if isinstance(error, errors.GatewayError):
         return error
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        if handler.request.method not in handler.SUPPORTED_METHODS:
+            # Tornado refuses these before the body is read, and hangs up after the answer.
+            handler.set_header("Connection", "close")
         allowed = [m for m in handler.SUPPORTED_METHODS if _implements(handler, m)]
         handler.set_header("Allow", ", ".join(allowed))
         return errors.MethodNotAllowed(f"Use {' or '.join(allowed)}.")

@@ -200,7 +200,8 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str
 def test_bad_input_is_named_exactly(client: httpx.Client, name: str) -> None:
     path, body, status, code, places = BAD[name]
     problem = assert_problem(client.post(f"/{path}", content=body, headers=JSON), status, code)
-    assert [(e["index"], e["path"]) for e in problem.get("errors", [])] == places
+    named = sorted((str(e["index"]), e["path"]) for e in problem.get("errors", []))
+    assert named == sorted((str(index), path) for index, path in places)
     assert all(error["reason"] for error in problem.get("errors", []))
 
 
@@ -264,6 +265,8 @@ def test_wrong_method(client: httpx.Client, method: str) -> None:
 
 def test_wrong_method_elsewhere(client: httpx.Client) -> None:
     assert client.post("/models", content=b"{}").headers["Allow"] == "GET"
+    assert_problem(client.post("/nothing", content=b"{}"), 404, "unknown_route")
+    assert client.get("/livez").status_code == 200
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5", "99999999", "1" * 5000])

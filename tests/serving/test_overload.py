@@ -12,13 +12,13 @@ import pytest
 
 from tests.support.stack import Stack, serve
 
-QUEUE = 16
+QUEUE = 64
 LONG = "many words make a long text " * 60
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A gateway that admits sixteen rows."""
+    """A gateway that admits sixty-four rows."""
     run_dir = tmp_path_factory.mktemp("small")
     settings = {"queue_rows": str(QUEUE), "max_batch_rows": str(QUEUE)}
     stack = serve(run_dir, models="minilm", **settings)
