@@ -21,6 +21,7 @@ from gateway.releases import manifest
 from gateway.serving.lane import Lane
 from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.settings import Settings
+from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
 
@@ -75,7 +76,7 @@ class Gateway:
             for model, declared in manifests.items()
             for release in declared.releases.values()
         }
-        self._cluster = Cluster(endpoints, sorted(wanted))
+        self._cluster = Cluster(endpoints, sorted(wanted), mends=self._triton is not None)
         self._cluster.start()
         self.pipeline.traffic |= {
             model: self._traffic(model, declared) for model, declared in manifests.items()
@@ -130,10 +131,15 @@ class Gateway:
                 http_port=settings.triton_http_port,
                 metrics_port=settings.triton_metrics_port,
                 threads=settings.triton_threads,
-            )
+            ),
+            on_ready=self._triton_ready,
         )
         await self._triton.start()
         return self._triton.grpc_endpoint
+
+    async def _triton_ready(self) -> None:
+        if self._triton:
+            metrics.TRITON_RESTARTS.set(self._triton.status.restarts)
 
     def _traffic(self, model: str, declared: manifest.Manifest) -> Traffic:
         lanes = {}

@@ -46,6 +46,7 @@ async def test_sigkill_under_load(tmp_path: Path) -> None:
             await asyncio.sleep(1)
             stop.set()
             await asyncio.gather(*users)
+            assert "gateway_triton_restarts 1.0" in (await client.get("/metrics")).text
         assert stack.triton.pid != first.pid
     finally:
         stack.interrupt()
@@ -64,6 +65,28 @@ async def test_sigkill_under_load(tmp_path: Path) -> None:
             assert "Retry-After" in answer.headers
     for answer in before + after:
         assert case.wrong(answer.json()["output"]) is None
+
+
+async def test_a_killed_model_instance_is_mended(tmp_path: Path) -> None:
+    stack = serve(tmp_path, models="tumor")
+    case = cases("tumor")[0]
+    try:
+        (instance,) = (p for p in stack.processes if "triton_python_backend_stub" in p.name())
+        instance.kill()
+        statuses = Counter[int]()
+        async with (
+            httpx.AsyncClient(base_url=stack.url, timeout=30) as client,
+            asyncio.timeout(RESUME_SECONDS),
+        ):
+            while not statuses[200]:
+                answer = await client.post("/tumor_single_predict", json=case.single)
+                statuses[answer.status_code] += 1
+                await asyncio.sleep(0.05)
+        assert case.wrong(answer.json()["output"]) is None
+        assert statuses[502] > 0
+        assert statuses.keys() <= {200, 502, 503}
+    finally:
+        stack.interrupt()
 
 
 async def _wait(client: httpx.AsyncClient, *, ready: bool) -> dict[str, str]:

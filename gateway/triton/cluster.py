@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
 
-from gateway.errors import GatewayError, ReleaseNotReady, TritonUnreachable
+from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
 from gateway.triton.errors import RETRY_AFTER
 from gateway.triton.replica import Limits, Replica, Version
+
+log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at a replica, while it answers and while it does not.
 PROBE_UP = 2.0
@@ -19,10 +22,15 @@ PROBE_DOWN = 0.25
 
 
 class Cluster:
-    """The replicas behind the gateway; every wanted version is loaded on each of them."""
+    """The replicas behind the gateway; every wanted version is loaded on each of them.
 
-    def __init__(self, endpoints: Sequence[str], wanted: Sequence[Version]) -> None:
-        self.replicas = [Replica(endpoint) for endpoint in endpoints]
+    `mends` is for the embedded Triton: see Replica.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], wanted: Sequence[Version], *, mends: bool = False
+    ) -> None:
+        self.replicas = [Replica(endpoint, mends=mends) for endpoint in endpoints]
         self._wanted = list(wanted)
         self._alarms = {replica: asyncio.Event() for replica in self.replicas}
         self._watches: list[asyncio.Task[None]] = []
@@ -74,6 +82,9 @@ class Cluster:
             replica = min(able, key=lambda item: item.in_flight)
             try:
                 return await replica.infer(version, tensors, outputs, timeout)
+            except InferenceFailed:
+                self._alarms[replica].set()
+                raise
             except (TritonUnreachable, ReleaseNotReady) as error:
                 tried.add(replica)
                 failure = error
@@ -95,7 +106,11 @@ class Cluster:
         alarm = self._alarms[replica]
         while True:
             alarm.clear()
-            await replica.refresh(self._wanted)
+            try:
+                await replica.refresh(self._wanted)
+            except Exception:  # the watch must outlive whatever a server can do to it
+                log.exception("a look at Triton failed", replica=replica.endpoint)
+                replica.mark_down("a look at it failed")
             try:
                 async with asyncio.timeout(PROBE_UP if replica.up else PROBE_DOWN):
                     await alarm.wait()

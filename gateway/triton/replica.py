@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,8 @@ PROBE_TIMEOUT = 2.0
 LOAD_TIMEOUT = 300.0
 #: Seconds before a model that failed to load is tried again.
 RELOAD_PAUSE = 10.0
+#: Calls that must fail in a row before a model counts as broken.
+FAILURES = 3
 
 Version = tuple[str, int]
 
@@ -43,10 +47,16 @@ class Limits(NamedTuple):
 
 
 class Replica:
-    """A Triton server that the gateway sends calls to. `ready` holds what it serves now."""
+    """A Triton server that the gateway sends calls to. `ready` holds what it serves now.
 
-    def __init__(self, endpoint: str) -> None:
+    With `mends`, a model that only fails is unloaded and loaded again: where a Python-based
+    backend's process has died, Triton still calls its model ready.
+    """
+
+    def __init__(self, endpoint: str, *, mends: bool) -> None:
         self.endpoint = endpoint
+        self._mends = mends
+        self._failures: Counter[str] = Counter()
         self.ready: dict[Version, Limits] = {}
         self.problems: dict[str, str] = {}
         self.up = False
@@ -76,9 +86,11 @@ class Replica:
         except InferenceServerException as error:
             reason = error.message()
             log.warning("inference failed", model=model, replica=self.endpoint, reason=reason)
+            self._failures[model] += 1
             raise errors.translated(error) from None
         finally:
             self.in_flight -= 1
+        self._failures.pop(model, None)
         return {spec.name: result.as_numpy(spec.name) for spec in outputs}
 
     async def refresh(self, wanted: Sequence[Version]) -> None:
@@ -102,6 +114,8 @@ class Replica:
             self.up = True
             metrics.REPLICA_UP.labels(self.endpoint).set(1)
             log.info("triton answers", replica=self.endpoint)
+        if self._mends:
+            serving -= await self._unload_broken()
         for version in self.ready.keys() - serving:
             del self.ready[version]
         missing = {model for model, _ in set(wanted) - serving}
@@ -122,6 +136,16 @@ class Replica:
     async def close(self) -> None:
         """Close the channel."""
         await self._client.close()
+
+    async def _unload_broken(self) -> set[Version]:
+        """Unload the models whose calls only fail; returns the versions that are gone."""
+        broken = {model for model, count in self._failures.items() if count >= FAILURES}
+        for model in broken:
+            log.error("model only fails: loading it again", model=model, replica=self.endpoint)
+            del self._failures[model]
+            with suppress(InferenceServerException):  # it may have gone down meanwhile
+                await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
+        return {version for version in self.ready if version[0] in broken}
 
     async def _bring_up(self, version: Version, *, load: bool) -> None:
         """Load the model if it is not there, and read its limits."""
