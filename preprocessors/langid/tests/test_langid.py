@@ -11,7 +11,7 @@ from langid_preprocessor import LABELS, LangId
 from langid_preprocessor.text import LENGTH, READ
 
 #: A hostile text of the longest length that is read may take this long, on a busy machine.
-SECONDS = 0.2
+SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
