@@ -59,6 +59,8 @@ class Gateway:
         self._settings = settings
         self._say = say
         self._triton: EmbeddedTriton | None = None
+        self._cluster: Cluster | None = None
+        self._server: HTTPServer | None = None
         self._threads = ThreadPoolExecutor(settings.preprocess_threads, "preprocess")
         self.pipeline = Pipeline(settings.max_batch_rows, self._notices)
         self.port = 0
@@ -76,12 +78,13 @@ class Gateway:
             for model, declared in manifests.items()
             for release in declared.releases.values()
         }
-        self._cluster = Cluster(endpoints, sorted(wanted), mends=self._triton is not None)
-        self._cluster.start()
+        cluster = Cluster(endpoints, sorted(wanted), mends=self._triton is not None)
+        cluster.start()
+        self._cluster = cluster
         self.pipeline.traffic |= {
-            model: self._traffic(model, declared) for model, declared in manifests.items()
+            model: self._traffic(model, declared, cluster) for model, declared in manifests.items()
         }
-        self._listen()
+        self._server = self._listen()
 
     async def ready(self) -> None:
         """Wait until every release that gets traffic can be served, telling of each."""
@@ -94,19 +97,24 @@ class Gateway:
             await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        """Refuse new requests, finish those under way, then stop Triton. Leaves no process."""
+        """Refuse new requests, finish those under way, then stop Triton. Leaves no process.
+
+        Also after a start that failed or was cut short.
+        """
         self.pipeline.draining = True
-        self._server.stop()
-        try:
-            async with asyncio.timeout(self._settings.drain_seconds):
-                await self.pipeline.idle.wait()
-        except TimeoutError:
-            log.warning("requests were cut off")
-        await self._server.close_all_connections()
+        if self._server:
+            self._server.stop()
+            try:
+                async with asyncio.timeout(self._settings.drain_seconds):
+                    await self.pipeline.idle.wait()
+            except TimeoutError:
+                log.warning("requests were cut off")
+            await self._server.close_all_connections()
         for traffic in self.pipeline.traffic.values():
             for lane in traffic.lanes.values():
                 await lane.close()
-        await self._cluster.close()
+        if self._cluster:
+            await self._cluster.close()
         if self._triton:
             await self._triton.stop()
         self._threads.shutdown()
@@ -141,23 +149,22 @@ class Gateway:
         if self._triton:
             metrics.TRITON_RESTARTS.set(self._triton.status.restarts)
 
-    def _traffic(self, model: str, declared: manifest.Manifest) -> Traffic:
+    def _traffic(self, model: str, declared: manifest.Manifest, cluster: Cluster) -> Traffic:
         lanes = {}
         for name, release in declared.releases.items():
             self._say(f"loading {model}, release {name}: {release.preprocessor}")
             worker = InlineWorker(*load(release.preprocessor), self._threads)
-            lanes[name] = Lane(
-                model, name, release, worker, self._cluster, self._settings.queue_rows
-            )
+            lanes[name] = Lane(model, name, release, worker, cluster, self._settings.queue_rows)
         return Traffic(lanes, declared.traffic)
 
-    def _listen(self) -> None:
+    def _listen(self) -> HTTPServer:
         settings = self._settings
         sockets = bind_sockets(settings.port, settings.host)
-        self._server = HTTPServer(
+        server = HTTPServer(
             application(self.pipeline, settings),
             max_body_size=READ_AWAY * settings.max_body_bytes,
             body_timeout=BODY_SECONDS,
         )
-        self._server.add_sockets(sockets)
+        server.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]
+        return server

@@ -1,0 +1,97 @@
+"""Starting, draining and stopping: nothing is cut off, nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.support.goldens import cases
+from tests.support.stack import GATEWAY, Stack, serve
+
+
+def test_ctrl_c_while_starting_leaves_nothing(tmp_path: Path) -> None:
+    for seconds in (2.0, 4.0):
+        stack = Stack([GATEWAY, "serve"], tmp_path / str(seconds), models="tumor")
+        time.sleep(seconds)
+        stack.interrupt()
+        assert "Traceback" not in stack.output.read_text()
+
+
+def test_a_killed_gateway_takes_triton_along(tmp_path: Path) -> None:
+    stack = serve(tmp_path, models="tumor")
+    processes = stack.processes
+    stack.process.kill()
+    stack.process.wait()
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
+
+
+def test_requests_under_way_are_answered_before_it_stops(tmp_path: Path) -> None:
+    stack = serve(tmp_path, models="minilm")
+    processes = stack.processes
+    answers: list[httpx.Response] = []
+    body = {"inputs": ["a long text that takes its time " * 40] * 48}
+
+    def ask() -> None:
+        with stack.client() as client:
+            answers.append(client.post("/minilm_batch_predict", json=body))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.5)
+    assert not answers, "the request must still be under way"
+    stack.process.send_signal(signal.SIGTERM)
+    asking.join(timeout=60)
+    assert answers[0].status_code == 200
+    assert len(answers[0].json()["outputs"]) == 48
+    assert stack.process.wait(timeout=60) == 0
+    assert not psutil.wait_procs(processes, timeout=30)[1]
+
+
+def test_an_external_triton_is_used_as_it_is(stack: Stack, tmp_path: Path) -> None:
+    port = next(
+        connection.laddr.port
+        for connection in stack.triton.net_connections()
+        if connection.status == "LISTEN" and _speaks_grpc(stack, connection.laddr.port)
+    )
+    second = serve(tmp_path, models="tumor", triton=f"127.0.0.1:{port}")
+    try:
+        assert "tritonserver" not in {process.name() for process in second.processes}
+        case = cases("tumor")[0]
+        with second.client() as client:
+            answer = client.post("/tumor_single_predict", json=case.single)
+        assert case.wrong(answer.json()["output"]) is None
+    finally:
+        second.interrupt()
+    with stack.client() as client:
+        assert client.get("/readyz").status_code == 200
+
+
+def test_an_unreachable_triton_is_told(tmp_path: Path) -> None:
+    settings = {"port": "18476", "models": "tumor", "triton": "127.0.0.1:9"}
+    stack = Stack([GATEWAY, "serve"], tmp_path, **settings)
+    try:
+        with httpx.Client(base_url="http://127.0.0.1:18476", timeout=10) as client:
+            for _ in range(100):
+                try:
+                    ready = client.get("/readyz")
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.1)
+            assert ready.status_code == 503
+            assert "no Triton replica answers" in ready.json()["problems"]["tumor/1"]
+            answer = client.post("/tumor_single_predict", json=cases("tumor")[0].single)
+            assert (answer.status_code, answer.json()["code"]) == (503, "triton_unreachable")
+            assert answer.headers["Retry-After"]
+            assert client.get("/livez").status_code == 200
+    finally:
+        stack.interrupt()
+
+
+def _speaks_grpc(stack: Stack, port: int) -> bool:
+    return f'"replica":"127.0.0.1:{port}"' in stack.log.read_text()
