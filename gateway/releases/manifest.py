@@ -1,20 +1,38 @@
-"""`releases.toml`: which releases of a model are declared, and how traffic is split over them."""
+"""`releases.toml`: which releases of a model are declared, and how traffic is split over them.
+
+The one source of truth: people, the command line and `/admin` change this file
+(`releases/rollout.py`), and every gateway process that shares the repository follows it.
+"""
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.releases.lines import dotted, line_of, syntax
+
 FILE = "releases.toml"
+LOCK_FILE = "releases.lock"
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Compare = Literal["release", "preprocessor"]
+
+#: Modification time in ns, size in bytes and inode of `releases.toml` and of `releases.lock`.
+Signature = tuple[tuple[int, int, int] | None, tuple[int, int, int] | None]
+
+_AT = re.compile(r" - at (?P<name>`key` in )?`\$(?:\[\.\.\.\])?\.?(?P<keys>[^`]*)`$")
+_FIELD = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$")
 
 
 class ManifestError(ValueError):
-    """A `releases.toml` that cannot be served; the message names file and key."""
+    """A `releases.toml` that cannot be served; the message names file, line and key."""
 
 
 class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,18 +46,39 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One release as declared: a model version and the preprocessor that belongs to it."""
+    """One release as declared: a model version and the preprocessor that belongs to it.
+
+    `isolation` says where the preprocessor runs: in an environment of its own, or inside the
+    gateway's process.
+    """
 
     model_version: Count
     preprocessor: Annotated[str, msgspec.Meta(min_length=1)]
+    isolation: Literal["environment", "inline"] = "environment"
     batching: Batching = Batching()
+
+
+class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A release that gets a copy of a `share` (0 to 1) of the requests and answers nobody.
+
+    `compare` is how far the copy goes: the whole release, or its preprocessor only.
+    """
+
+    release: Name
+    share: Share = 1.0
+    compare: Compare = "release"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All releases of one model. `traffic` maps release names to weights (any positive sum)."""
 
     releases: dict[Name, Release]
-    traffic: dict[Name, Annotated[int, msgspec.Meta(ge=0)]]
+    traffic: dict[Name, Weight]
+    shadow: Shadow | None = None
+
+
+#: What msgspec names `[...]` in its paths: the tables whose keys are release names.
+_TABLES: dict[str, Any] = {"releases": dict[Name, Release], "traffic": dict[Name, Weight]}
 
 
 def read(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Manifest]:
@@ -48,27 +87,119 @@ def read(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Manifest]:
     `models` restricts it to those names. Raises ManifestError for an unreadable or
     contradictory file, a missing repository, or a name in `models` that declares no release.
     """
-    if not repository.is_dir():
-        raise ManifestError(f"{repository}: the model repository does not exist")
-    found = {
-        path.parent.name: _manifest(path)
-        for path in sorted(repository.glob(f"*/{FILE}"))
-        if not models or path.parent.name in models
-    }
+    found = {path.parent.name: read_one(path) for path in _files(repository, models)}
     if missing := sorted(set(models) - found.keys()):
         raise ManifestError(f"{repository}: no {FILE} for {', '.join(missing)}")
     return found
 
 
-def _manifest(path: Path) -> Manifest:
+def read_one(path: Path) -> Manifest:
+    """Read one `releases.toml`. Raises ManifestError."""
     try:
-        manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: {error}") from None
-    if not manifest.releases:
-        raise ManifestError(f"{path}: [releases] declares none")
-    if unknown := sorted(manifest.traffic.keys() - manifest.releases.keys()):
-        raise ManifestError(f"{path}: traffic.{unknown[0]}: no such release is declared")
-    if not any(manifest.traffic.values()):
-        raise ManifestError(f"{path}: [traffic] gives no release a positive weight")
+    return decode(path, text)
+
+
+def decode(path: Path, text: str) -> Manifest:
+    """Read the text of a `releases.toml`; `path` is for messages. Raises ManifestError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line, reason = syntax(text, error)
+        raise ManifestError(f"{path}:{line}: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: {error}") from None
+    try:
+        manifest = _convert(tree)
+        _agree(manifest)
+    except _Wrong as wrong:
+        key = f"{dotted(wrong.keys)}: " if wrong.keys else ""
+        raise ManifestError(f"{path}:{line_of(text, wrong.keys)}: {key}{wrong.reason}") from None
     return manifest
+
+
+def signature(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Signature]:
+    """Return what changes whenever a model's manifest or lock does, by model name.
+
+    Reads no file, so that it can be asked every second. Raises ManifestError where the
+    repository does not exist.
+    """
+    return {
+        path.parent.name: (_stat(path), _stat(path.with_name(LOCK_FILE)))
+        for path in _files(repository, models)
+    }
+
+
+class _Wrong(Exception):
+    """What is wrong with the value at `keys`."""
+
+    def __init__(self, keys: tuple[str, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.keys = keys
+        self.reason = reason
+
+
+def _files(repository: Path, models: tuple[str, ...]) -> list[Path]:
+    if not repository.is_dir():
+        raise ManifestError(f"{repository}: the model repository does not exist")
+    found = sorted(repository.glob(f"*/{FILE}"))
+    return [path for path in found if not models or path.parent.name in models]
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _convert(tree: dict[str, Any]) -> Manifest:
+    """Give the tree its types; entry by entry, for msgspec does not tell which entry is wrong."""
+    for table, kind in _TABLES.items():
+        entries = tree.get(table)
+        for name, value in entries.items() if isinstance(entries, dict) else ():
+            try:
+                msgspec.convert({name: value}, kind)
+            except msgspec.ValidationError as error:
+                raise _wrong((table, name), error) from None
+    try:
+        return msgspec.convert(tree, Manifest)
+    except msgspec.ValidationError as error:
+        raise _wrong((), error) from None
+
+
+def _wrong(keys: tuple[str, ...], error: msgspec.ValidationError) -> _Wrong:
+    """Take msgspec's message apart: the keys below `keys`, and the reason."""
+    reason = _AT.sub("", str(error))
+    place = _AT.search(str(error))
+    if place and place["name"]:
+        return _Wrong(
+            keys,
+            "a release's name has 1 to 64 letters, digits, '.', '_' or '-',"
+            " and begins with a letter or a digit",
+        )
+    if place and place["keys"]:
+        keys = (*keys, *place["keys"].split("."))
+    field = _FIELD.match(reason)
+    if field and field["what"] == "missing required":
+        return _Wrong(keys, f"the key {field['field']} is missing")
+    if field:
+        return _Wrong((*keys, field["field"]), "there is no such key")
+    return _Wrong(keys, reason)
+
+
+def _agree(manifest: Manifest) -> None:
+    """Check what the types cannot say."""
+    if not manifest.releases:
+        raise _Wrong(("releases",), "it declares none")
+    for name in manifest.traffic:
+        if name not in manifest.releases:
+            raise _Wrong(("traffic", name), "no such release is declared")
+    if not any(manifest.traffic.values()):
+        raise _Wrong(("traffic",), "no release has a positive weight")
+    if manifest.shadow and manifest.shadow.release not in manifest.releases:
+        keys, name = ("shadow", "release"), manifest.shadow.release
+        raise _Wrong(keys, f"no release {name!r} is declared")
