@@ -20,12 +20,15 @@ LOCK_FILE = "releases.lock"
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+MAX_WEIGHT = 1_000_000
+Weight = Annotated[int, msgspec.Meta(ge=0, le=MAX_WEIGHT)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Compare = Literal["release", "preprocessor"]
 
-#: Modification time in ns, size in bytes and inode of `releases.toml` and of `releases.lock`.
-Signature = tuple[tuple[int, int, int] | None, tuple[int, int, int] | None]
+#: Modification time in ns, size in bytes and inode of a file; None where there is none.
+Stamp = tuple[int, int, int] | None
+#: The stamps of a model's `releases.toml` and `releases.lock`.
+Signature = tuple[Stamp, Stamp]
 
 _AT = re.compile(r" - at (?P<name>`key` in )?`\$(?:\[\.\.\.\])?\.?(?P<keys>[^`]*)`$")
 _FIELD = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$")
@@ -49,12 +52,14 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One release as declared: a model version and the preprocessor that belongs to it.
 
     `isolation` says where the preprocessor runs: in an environment of its own, or inside the
-    gateway's process.
+    gateway's process. `tolerance` replaces the one of the golden cases' results, for a model
+    that is meant to differ a little from their reference (int8, say).
     """
 
     model_version: Count
     preprocessor: Annotated[str, msgspec.Meta(min_length=1)]
     isolation: Literal["environment", "inline"] = "environment"
+    tolerance: Annotated[float, msgspec.Meta(ge=0)] | None = None
     batching: Batching = Batching()
 
 
@@ -127,9 +132,18 @@ def signature(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Signa
     repository does not exist.
     """
     return {
-        path.parent.name: (_stat(path), _stat(path.with_name(LOCK_FILE)))
+        path.parent.name: (stamp(path), stamp(path.with_name(LOCK_FILE)))
         for path in _files(repository, models)
     }
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what changes whenever the file does, without reading it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class _Wrong(Exception):
@@ -146,14 +160,6 @@ def _files(repository: Path, models: tuple[str, ...]) -> list[Path]:
         raise ManifestError(f"{repository}: the model repository does not exist")
     found = sorted(repository.glob(f"*/{FILE}"))
     return [path for path in found if not models or path.parent.name in models]
-
-
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _convert(tree: dict[str, Any]) -> Manifest:
