@@ -8,7 +8,8 @@ UV_VERSION := 0.13.9
 TORCH_VERSION := 2.13.0
 PYTRITON_VERSION := 0.7.0
 MINILM_VERSION := 0.1.0
-PREPROCESSORS := $(wildcard preprocessors/*/pyproject.toml)
+# Older lines conflict with what is installed here: they live in environments of their own.
+PREPROCESSORS := $(filter-out %_v1/pyproject.toml,$(wildcard preprocessors/*/pyproject.toml))
 MINILM := model_repository/minilm/1/model.onnx model_repository/minilm_torchscript/1/model.pt
 
 .PHONY: help
@@ -52,6 +53,10 @@ lock: .venv/bin/uv  ## resolve the pinned requirements again
 	$(UV) pip compile $(COMPILE) requirements/models.in --output-file requirements/models.txt
 COMPILE := --upgrade --no-header --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-unknown-linux-gnu
+
+.PHONY: wheels
+wheels: .venv/installed  ## build every preprocessor's wheel into .run/wheelhouse
+	@.venv/bin/gateway wheels
 
 .PHONY: clean
 clean:  ## remove environments, built models and logs

@@ -1,21 +1,22 @@
-"""The command line: `gateway serve`."""
+"""The command line: `gateway serve`, and the commands of `commands/`."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import click
 import msgspec
 import uvloop
-from pydantic import ValidationError
-from pydantic_core import PydanticUndefined
 
 from gateway.app import Gateway
+from gateway.commands.environments import environments
+from gateway.commands.lock import lock
+from gateway.commands.options import options, settings
+from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.releases.manifest import ManifestError
 from gateway.serving.pipeline import Pipeline
@@ -30,41 +31,33 @@ def main() -> None:
     """A gateway in front of NVIDIA Triton: versioned preprocessing, batching, releases."""
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option per setting, so that the two never part."""
-    for name, field in reversed(Settings.model_fields.items()):
-        default = "" if field.default in (None, (), PydanticUndefined) else f" [{field.default}]"
-        flag, text = f"--{name.replace('_', '-')}", f"{field.description}{default}"
-        command = click.option(flag, name, default=None, help=text)(command)
-    return command
+for command in (environments, lock, wheels):
+    main.add_command(command)
 
 
 @main.command()
-@_options
-def serve(**options: Any) -> None:
+@options()
+def serve(**given: Any) -> None:
     """Serve the model repository; starts an embedded Triton unless --triton names one.
 
     Every option can also be set as GATEWAY_<NAME> or in gateway.toml.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    config = settings(given)
     try:
-        settings = Settings(**given)
-        logs.configure(settings)
-        uvloop.run(_serve(settings))
-    except ValidationError as error:
-        raise click.ClickException(_readable(error)) from None
+        logs.configure(config)
+        uvloop.run(_serve(config))
     except (ManifestError, PreprocessorUnavailable, EmbeddedTritonError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(config: Settings) -> None:
     """Run until SIGINT or SIGTERM; then drain and stop."""
-    gateway = Gateway(settings, say=lambda text: click.echo(f"  {text}"))
+    gateway = Gateway(config, say=lambda text: click.echo(f"  {text}"))
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     stop = asyncio.create_task(stopping.wait())
-    start = asyncio.create_task(_start(gateway, settings))
+    start = asyncio.create_task(_start(gateway, config))
     try:
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if start.done():
@@ -77,10 +70,10 @@ async def _serve(settings: Settings) -> None:
         await gateway.stop()
 
 
-async def _start(gateway: Gateway, settings: Settings) -> None:
+async def _start(gateway: Gateway, config: Settings) -> None:
     await gateway.start()
     await gateway.ready()
-    click.echo(_welcome(gateway.pipeline, f"http://{settings.host}:{gateway.port}"))
+    click.echo(_welcome(gateway.pipeline, f"http://{config.host}:{gateway.port}"))
     sys.stdout.flush()
 
 
@@ -102,11 +95,3 @@ def _example(traffic: Any) -> str:
     lane = next(iter(traffic.lanes.values()))
     example = {name: lane.description.examples[0][name] for name in ("input",)}
     return msgspec.json.encode(example).decode()
-
-
-def _readable(error: ValidationError) -> str:
-    lines = ["these settings are wrong:"]
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        lines.append(f"  {name or 'settings'}: {item['msg']}")
-    return "\n".join(lines)

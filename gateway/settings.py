@@ -51,6 +51,16 @@ class Settings(BaseSettings):
     triton_grpc_port: Port = Field(0, description="embedded Triton's gRPC port; 0 picks one")
     triton_http_port: Port = Field(0, description="embedded Triton's HTTP port; 0 picks one")
     triton_metrics_port: Port = Field(0, description="embedded Triton's metrics port; 0 picks one")
+    preprocessors: Path = Field(
+        Path("preprocessors"), description="folder with the packages that `gateway wheels` builds"
+    )
+    wheelhouse: Path = Field(
+        Path(".run/wheelhouse"), description="folder with wheels that no index has"
+    )
+    environments: Path = Field(
+        Path(".run/environments"), description="folder with the preprocessors' environments"
+    )
+    offline: bool = Field(False, description="install from the wheelhouse only, never an index")
     run_dir: Path = Field(Path(".run"), description="working folder: logs, Triton's files")
     max_body_bytes: int = Field(16 << 20, ge=1024, description="largest request body in bytes")
     max_batch_rows: int = Field(1024, ge=1, description="most instances in one batch request")

@@ -1,0 +1,1 @@
+"""What `gateway` can do besides serving: wheels, locks, environments."""

@@ -1,0 +1,211 @@
+"""Locks releases: wheels → resolved requirements → environment → identity → digests."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from gateway_preprocessor import wire
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from gateway.commands import wheels
+from gateway.commands.wheels import Wheel
+from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
+from gateway.preprocessing.installed import PreprocessorUnavailable
+from gateway.preprocessing.pool import PoolOptions, WorkerPool
+from gateway.releases import lock, manifest
+from gateway.releases.lock import Lock, LockedRelease, LockError
+from gateway.settings import Settings
+
+#: The oldest Python that a lock must serve; newer ones take the same versions where they can.
+PYTHON = "3.11"
+START_SECONDS, CALL_SECONDS = 60.0, 30.0
+
+
+class Locking:
+    """Writes and verifies the locks of a repository. `say` tells people of each step."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._environments = Environments(
+            settings.environments, settings.wheelhouse, offline=settings.offline
+        )
+        self._wheels = wheels.build(
+            settings.preprocessors, settings.wheelhouse, say, offline=settings.offline
+        )
+
+    async def lock(
+        self, models: tuple[str, ...], relock: Collection[str] = (), *, upgrade: bool = False
+    ) -> None:
+        """Lock every declared release that is not locked, and those named by `relock`.
+
+        Raises LockError naming all that drifted; models without drift are written all the same.
+        """
+        manifests = manifest.read(self._settings.repository, models)
+        declared = {name for item in manifests.values() for name in item.releases}
+        if unknown := sorted(set(relock) - declared):
+            raise LockError(f"no release {unknown[0]} is declared")
+        problems = []
+        for model, item in manifests.items():
+            folder = self._settings.repository / model
+            old = lock.read(folder) or Lock({})
+            new = {}
+            for name, release in item.releases.items():
+                if name in old.releases and name not in relock:
+                    new[name] = old.releases[name]
+                    found = await self._differences(folder, name, release, new[name])
+                    problems += [f"{model}, {text}" for text in found]
+                else:
+                    pins = () if upgrade else _preferred(old, name)
+                    new[name] = await self._locked(folder, release, pins)
+                    self._say(f"locked {model}, release {name}: {new[name].preprocessor}")
+            for name in sorted(old.releases.keys() - new.keys()):
+                self._say(f"dropped {model}, release {name}: it is no longer declared")
+            if new != old.releases:
+                lock.write(folder, Lock(new))
+        if problems:
+            raise LockError(
+                "\n".join(problems) + "\na locked release is immutable: declare a new one"
+                " (or --relock it while nobody serves it)"
+            )
+
+    async def check(self, models: tuple[str, ...]) -> list[str]:
+        """Return how anything differs from the locks; writes none."""
+        problems = []
+        for model, item in manifest.read(self._settings.repository, models).items():
+            folder = self._settings.repository / model
+            old = lock.read(folder) or Lock({})
+            for name, release in item.releases.items():
+                locked = old.releases.get(name)
+                found = await self._differences(folder, name, release, locked)
+                problems += [f"{model}, {text}" for text in found]
+                if not found and locked:
+                    self._say(f"{model}, release {name}: {locked.preprocessor} is as locked")
+            for name in sorted(old.releases.keys() - item.releases.keys()):
+                problems.append(f"{model}, release {name} is locked but not declared")
+        return problems
+
+    async def _differences(
+        self, folder: Path, name: str, release: manifest.Release, locked: LockedRelease | None
+    ) -> list[str]:
+        found = lock.drift(folder, name, release, locked)
+        if locked is None:
+            return found
+        changed = drift_of_wheels(locked, self._wheels)
+        if not changed:  # a changed wheel would only be refused once more
+            try:
+                changed = lock.drift_of_worker(locked, await self._identity(locked))
+            except (EnvironmentFailure, PreprocessorUnavailable) as error:
+                changed = [f"its environment cannot be built or started: {error}"]
+        return found + [f"release {name}: {text}" for text in changed]
+
+    async def _locked(
+        self, folder: Path, release: manifest.Release, pins: Sequence[str]
+    ) -> LockedRelease:
+        model = lock.digest_model(folder, release.model_version)
+        if not any(path.startswith(f"{release.model_version}/") for path in model):
+            raise LockError(f"{folder}: model version {release.model_version} has no files")
+        requirements = resolve(release.preprocessor, pins, self._wheels, self._settings)
+        distribution = canonicalize_name(Requirement(release.preprocessor).name)
+        own = next(pin for pin in map(lock.pin, requirements) if pin.name == distribution)
+        if len(own.digests) != 1:
+            raise LockError(f"{own.name}=={own.version} has several wheels: a release needs one")
+        draft = LockedRelease(
+            model_version=release.model_version,
+            preprocessor=f"{own.name}=={own.version}",
+            wheel=own.digests[0],
+            contract="",
+            goldens="",
+            requirements=requirements,
+            model=model,
+        )
+        identity = await self._identity(draft)
+        return LockedRelease(
+            model_version=draft.model_version,
+            preprocessor=draft.preprocessor,
+            wheel=draft.wheel,
+            contract=lock.digest_json(identity.description),
+            goldens=lock.digest_json(identity.goldens),
+            requirements=requirements,
+            model=model,
+        )
+
+    async def _identity(self, locked: LockedRelease) -> wire.Identity:
+        python = await self._environments.python(locked.requirements)
+        with tempfile.TemporaryDirectory(prefix="lock-") as folder:
+            options = PoolOptions(
+                python=python,
+                distribution=locked.preprocessor.partition("==")[0],
+                folder=Path(folder),
+                size=1,
+                start_seconds=START_SECONDS,
+                call_seconds=CALL_SECONDS,
+            )
+            pool = WorkerPool(options)
+            try:
+                await pool.start()
+                return pool.identity
+            finally:
+                await pool.close()
+
+
+def resolve(
+    requirement: str, pins: Sequence[str], own: Sequence[Wheel], settings: Settings
+) -> list[str]:
+    """Resolve a preprocessor's requirement to pinned ones with hashes, one a line.
+
+    `pins` are kept where they fit. A package of the repository is never taken from an index.
+    Raises LockError, EnvironmentFailure with uv's words.
+    """
+    try:
+        Requirement(requirement)
+    except InvalidRequirement as error:
+        raise LockError(f"preprocessor {requirement!r}: {error}") from None
+    names = [wheel.name for wheel in own]
+    only = [f"{wheel.name}=={wheel.version}" for wheel in own if names.count(wheel.name) == 1]
+    with tempfile.TemporaryDirectory() as folder:
+        wanted, constraints, output = (Path(folder) / name for name in ("in", "only", "out"))
+        wanted.write_text(f"{requirement}\n")
+        constraints.write_text("\n".join(only) + "\n")
+        output.write_text("\n".join(line.partition(" --hash=")[0] for line in pins) + "\n")
+        run_uv(
+            *("pip", "compile", wanted, "--constraints", constraints, "--output-file", output),
+            *("--generate-hashes", "--universal", "--fork-strategy", "fewest"),
+            *("--python-version", PYTHON, "--only-binary", ":all:", "--no-config"),
+            *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
+            *("--find-links", settings.wheelhouse.absolute()),
+            *(("--offline",) if settings.offline else ()),
+        )
+        lines = output.read_text().replace(" \\\n    ", " ").splitlines()
+    return [_own(line, own) for line in lines if line]
+
+
+def _own(line: str, own: Sequence[Wheel]) -> str:
+    """Pin a package of the repository to its own wheel, and leave any other line alone."""
+    pin = lock.pin(line)
+    mine = [wheel for wheel in own if wheel.name == pin.name]
+    for wheel in mine:
+        if wheel.version == pin.version:
+            return f"{line.partition(' --hash=')[0]} --hash={wheel.digest}"
+    if mine:
+        raise LockError(f"{pin.name}=={pin.version} is not the repository's: it has {mine}")
+    return line
+
+
+def drift_of_wheels(locked: LockedRelease, own: Sequence[Wheel]) -> list[str]:
+    """Say which of the repository's packages changed under a version that is locked."""
+    digests = {(wheel.name, wheel.version): wheel.digest for wheel in own}
+    return [
+        f"the wheel of {pin.name}=={pin.version} changed: {lock.differs(digest, pin.digests[0])}"
+        for pin in map(lock.pin, locked.requirements)
+        if (digest := digests.get((pin.name, pin.version))) and [digest] != pin.digests
+    ]
+
+
+def _preferred(old: Lock, name: str) -> Sequence[str]:
+    """Return the pins to keep: the release's own, or those of the last release before it."""
+    before = [old.releases[name]] if name in old.releases else list(old.releases.values())
+    return before[-1].requirements if before else ()

@@ -1,0 +1,116 @@
+"""One gateway's connection to one worker: requests out, replies in, in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+from gateway_preprocessor import wire
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two attempts to reach a worker that is starting.
+RETRY = 0.05
+ReplyT = TypeVar("ReplyT", bound=wire.Reply)
+
+
+class WorkerLost(ConnectionError):
+    """The worker died, hung or hung up before it replied."""
+
+
+class Link:
+    """Connects to the worker behind `socket`, again and again, until closed.
+
+    `met` is given the worker's identity after each (re)connection and says whether to use it.
+    """
+
+    def __init__(self, socket: Path, met: Callable[[wire.Identity], bool]) -> None:
+        self.socket = socket
+        self.waiting: dict[int, asyncio.Future[wire.Reply]] = {}
+        self.connected = False
+        self._met = met
+        self._pid = 0
+        self._ids = itertools.count(1)
+        self._writer: asyncio.StreamWriter | None = None
+        self._task = asyncio.create_task(self._run())
+
+    async def ask(self, request: wire.Request, reply: type[ReplyT], seconds: float) -> ReplyT:
+        """Send a request (its id is set here) and wait for its reply.
+
+        Raises WorkerLost; a worker that does not reply within `seconds` is killed.
+        """
+        if self._writer is None:
+            raise WorkerLost("not connected")
+        number = next(self._ids)
+        future: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
+        self.waiting[number] = future
+        wire.write(self._writer, msgspec.structs.replace(request, id=number))
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await future
+        except TimeoutError:
+            self._kill(seconds)
+            raise WorkerLost(f"no reply within {seconds} s") from None
+        finally:
+            self.waiting.pop(number, None)
+        if not isinstance(answer, reply):
+            raise WorkerLost(f"a {type(answer).__name__} instead of a {reply.__name__}")
+        return answer
+
+    async def close(self) -> None:
+        """Hang up for good."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(self.socket)
+            except OSError:
+                await asyncio.sleep(RETRY)
+                continue
+            introduction = asyncio.create_task(self._introduce())
+            try:
+                await self._read(reader)
+            except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
+                log.debug("worker hung up", socket=self.socket.name, reason=repr(error))
+            finally:
+                introduction.cancel()
+                await asyncio.gather(introduction, return_exceptions=True)
+                self._hang_up()
+
+    async def _introduce(self) -> None:
+        identity = await self.ask(wire.Introduce(0), wire.Identity, 60)
+        self._pid = identity.pid
+        self.connected = self._met(identity)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        decode = msgspec.msgpack.Decoder(wire.Reply).decode
+        while True:
+            reply = decode(await wire.read(reader))
+            future = self.waiting.get(reply.id)
+            if future and not future.done():
+                future.set_result(reply)
+
+    def _hang_up(self) -> None:
+        self.connected = False
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(WorkerLost("the worker died"))
+
+    def _kill(self, seconds: float) -> None:
+        if self._pid:
+            log.error("worker hangs: killed", pid=self._pid, seconds=seconds)
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)

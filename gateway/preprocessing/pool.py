@@ -1,0 +1,204 @@
+"""A pool of worker processes for one preprocessor, shared by all gateways of a host.
+
+Whoever holds the pool's lock file owns the processes: starts them, and starts them again, ever
+more slowly, when they die. Every gateway talks to all of them. When the owner goes, its workers
+go with it and another gateway takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import structlog
+from gateway_preprocessor import Payload, Prepared, wire
+from numpy.typing import NDArray
+
+from gateway.preprocessing.installed import PreprocessorUnavailable
+from gateway.preprocessing.link import Link, WorkerLost
+
+log = structlog.get_logger(__name__)
+
+FIRST_DELAY, LONGEST_DELAY, STABLE = 0.05, 10.0, 10.0
+#: Seconds between two tries to become a pool's owner.
+TAKEOVER = 0.2
+LOG_TAIL = 3
+T = TypeVar("T")
+
+#: One thread each: the pool is as wide as it is meant to be, and nothing is fetched at run time.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class PoolOptions(NamedTuple):
+    """What to run, where, how often, and how many seconds it may take to start and to reply."""
+
+    python: Path
+    distribution: str
+    folder: Path
+    size: int
+    start_seconds: float
+    call_seconds: float
+
+
+class WorkerPool:
+    """Pre- and postprocessing in other processes. `start` before use."""
+
+    def __init__(self, options: PoolOptions) -> None:
+        self._options = options
+        self._links: list[Link] = []
+        self._met = asyncio.Event()
+        self._crash = ""
+        self._owner: asyncio.Task[None] | None = None
+        self._identity: wire.Identity | None = None
+
+    @property
+    def identity(self) -> wire.Identity:
+        """What its workers say of themselves."""
+        if self._identity is None:
+            raise PreprocessorUnavailable(f"{self._options.distribution} was not started")
+        return self._identity
+
+    async def start(self) -> None:
+        """Wait for the first worker.
+
+        Raises PreprocessorUnavailable with the reason when none comes up in time.
+        """
+        options = self._options
+        options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._owner = asyncio.create_task(self._own())
+        self._links = [Link(self._socket(i), self._introduced) for i in range(options.size)]
+        try:
+            async with asyncio.timeout(options.start_seconds):
+                await self._met.wait()
+        except TimeoutError:
+            await self.close()
+            reason = self._crash or f"not up within {options.start_seconds:g} s"
+            raise PreprocessorUnavailable(f"{options.distribution}: {reason}") from None
+
+    async def close(self) -> None:
+        """Hang up; the owner's workers end."""
+        for link in self._links:
+            await link.close()
+        if self._owner:
+            self._owner.cancel()
+            await asyncio.gather(self._owner, return_exceptions=True)
+
+    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+        """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
+
+        async def ask(items: Sequence[Payload]) -> list[Prepared | Exception]:
+            request = wire.Prepare(0, list(items))
+            reply = await self._ask(request, wire.Prepareds)
+            return [wire.prepared_of(item) for item in reply.items]
+
+        return await self._surviving(ask, payloads)
+
+    async def finish(
+        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+    ) -> list[bytes | Exception]:
+        """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
+
+        async def ask(rows: Sequence[int]) -> list[bytes | Exception]:
+            chosen = {name: wire.Array.of(array[list(rows)]) for name, array in outputs.items()}
+            request = wire.Finish(0, chosen, [contexts[row] for row in rows])
+            reply = await self._ask(request, wire.Results)
+            return [
+                wire.WorkerFailure(item.reason) if isinstance(item, wire.Failed) else item
+                for item in reply.items
+            ]
+
+        return await self._surviving(ask, range(len(contexts)))
+
+    async def _surviving(
+        self, ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]], items: Sequence[Any]
+    ) -> list[T | Exception]:
+        """Ask for all items; if the worker dies of them, once more for each alone.
+
+        So nothing is lost with a worker, and what killed it takes no neighbour along.
+        """
+        try:
+            return await ask(items)
+        except WorkerLost as error:
+            log.warning("worker lost", distribution=self._options.distribution, reason=str(error))
+        results: list[T | Exception] = []
+        for item in items:
+            try:
+                results += await ask([item])
+            except WorkerLost as error:
+                results.append(wire.WorkerFailure(f"the worker died of it twice: {error}"))
+        return results
+
+    async def _ask(self, request: wire.Request, reply: type[Any]) -> Any:
+        """Ask the least busy worker; waits for one to come up as long as a call may take."""
+        deadline = time.monotonic() + self._options.call_seconds
+        while not (able := [link for link in self._links if link.connected]):
+            if time.monotonic() > deadline:
+                raise WorkerLost("no worker is up")
+            await asyncio.sleep(0.01)
+        link = min(able, key=lambda item: len(item.waiting))
+        return await link.ask(request, reply, self._options.call_seconds)
+
+    def _introduced(self, identity: wire.Identity) -> bool:
+        """Accept a worker that is what the first one was: what was proven once holds for all."""
+        known = self._identity
+        if known and msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
+            log.error("worker refused: its environment has changed", pid=identity.pid)
+            return False
+        self._identity = identity
+        self._met.set()
+        return True
+
+    def _socket(self, index: int) -> Path:
+        return self._options.folder / f"{index}.sock"
+
+    async def _own(self) -> None:
+        """Wait to become the owner, then keep every worker running."""
+        with (self._options.folder / "owner.lock").open("w") as file:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                await asyncio.sleep(TAKEOVER)
+            async with asyncio.TaskGroup() as keepers:
+                for index in range(self._options.size):
+                    keepers.create_task(self._keep(index))
+
+    async def _keep(self, index: int) -> None:
+        """Run one worker for ever."""
+        options, delay = self._options, FIRST_DELAY
+        path = options.folder / f"{index}.log"
+        while True:
+            self._socket(index).unlink(missing_ok=True)
+            started = time.monotonic()
+            with path.open("wb") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *(options.python, "-I", "-m", "gateway_preprocessor.worker"),
+                    *(options.distribution, self._socket(index)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
+                )
+            try:
+                code = await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            last = " ".join(path.read_text(errors="replace").strip().splitlines()[-LOG_TAIL:])
+            self._crash = f"worker ended with {code}: {last}"
+            log.error("worker ended", distribution=options.distribution, code=code, output=last)
+            delay = FIRST_DELAY if time.monotonic() - started > STABLE else delay * 2
+            await asyncio.sleep(min(delay, LONGEST_DELAY))
