@@ -11,6 +11,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
 from gateway.http.health import Live, Metrics, Ready
 from gateway.http.models import Model, Models
@@ -43,6 +44,7 @@ def application(pipeline: Pipeline, settings: Settings) -> Application:
             (r"/([^/]+)_batch_predict", Predict, {"form": BATCH, **predict}),
             (r"/models", Models, serving),
             (r"/models/([^/]+)", Model, serving),
+            *admin.routes(settings),
             (r"/livez", Live),
             (r"/readyz", Ready, serving),
             (r"/metrics", Metrics, serving),

@@ -16,6 +16,7 @@ from gateway.app import Gateway
 from gateway.commands.environments import environments
 from gateway.commands.lock import lock
 from gateway.commands.options import options, settings
+from gateway.commands.release import release
 from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.releases.manifest import ManifestError
@@ -31,7 +32,7 @@ def main() -> None:
     """A gateway in front of NVIDIA Triton: versioned preprocessing, batching, releases."""
 
 
-for command in (environments, lock, wheels):
+for command in (environments, lock, release, wheels):
     main.add_command(command)
 
 

@@ -4,10 +4,13 @@ GatewayError                     500 internal             our bug; no internals 
 ├── NotJson                      400 not_json             the body is no JSON text
 ├── BadEnvelope                  400 bad_envelope         JSON, but not the envelope
 ├── BadHeader                    400 bad_header           a request header makes no sense
+├── Unauthorized                 401 unauthorized         WWW-Authenticate
+├── Forbidden                    403 forbidden            /admin, from where it may not be used
 ├── UnknownModel                 404 unknown_model
 ├── UnknownRelease               404 unknown_release      X-Release names none of the model
 ├── UnknownRoute                 404 unknown_route
 ├── MethodNotAllowed             405 method_not_allowed
+├── RolloutRefused               409 rollout_refused      traffic or shadow stay as they are
 ├── BodyTooLarge                 413 body_too_large
 ├── BatchTooLarge                413 batch_too_large
 ├── UnsupportedMediaType         415 unsupported_media_type
@@ -22,9 +25,15 @@ GatewayError                     500 internal             our bug; no internals 
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import msgspec
+
+#: Entries of `errors` in one answer; a batch of a thousand bad rows needs no thousand lines.
+MOST_ERRORS = 100
+LONGEST_REASON = 400
+_PATH = re.compile(r"(?:/[\w.@+-]+)+/([\w.@+-]+)")
 
 
 class InputError(msgspec.Struct, frozen=True):
@@ -33,6 +42,12 @@ class InputError(msgspec.Struct, frozen=True):
     index: int | None
     path: str
     reason: str
+
+
+def public(reason: str) -> str:
+    """Cut what Triton, uv or a worker said down to what may be shown: one line, no paths."""
+    line = reason.strip().partition("\n")[0]
+    return _PATH.sub(r"\1", line)[:LONGEST_REASON]
 
 
 class GatewayError(Exception):
@@ -77,6 +92,18 @@ class BadHeader(GatewayError):
     status, code, title = 400, "bad_header", "A request header is wrong"
 
 
+class Unauthorized(GatewayError):
+    """The admin key is missing or wrong."""
+
+    status, code, title = 401, "unauthorized", "The admin key is missing or wrong"
+
+
+class Forbidden(GatewayError):
+    """The client may not use `/admin` from where it is."""
+
+    status, code, title = 403, "forbidden", "Forbidden"
+
+
 class UnknownModel(GatewayError):
     """No such model is served."""
 
@@ -99,6 +126,12 @@ class MethodNotAllowed(GatewayError):
     """The path exists, but not for this method."""
 
     status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class RolloutRefused(GatewayError):
+    """The change of traffic or shadow is not possible; everything stays as it was."""
+
+    status, code, title = 409, "rollout_refused", "The change is refused"
 
 
 class BodyTooLarge(GatewayError):

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -71,6 +71,9 @@ class Settings(BaseSettings):
         30_000, ge=1, description="deadline of a request that sets none, and the longest it may set"
     )
     preprocess_threads: int = Field(2, ge=1, description="threads for pre- and postprocessing")
+    admin_key: SecretStr | None = Field(
+        None, min_length=1, description="key that /admin asks for; none: loopback clients only"
+    )
     drain_seconds: float = Field(20.0, ge=0, description="longest wait for requests at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"

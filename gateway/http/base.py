@@ -31,11 +31,14 @@ class Handler(RequestHandler):
     #: Metric labels, bounded: the endpoint's name, and a model only where it exists.
     endpoint = "other"
     model = ""
+    request_id = ""
 
     def set_default_headers(self) -> None:
         """Take over the client's request id, or make one."""
-        given = self.request.headers.get("X-Request-Id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        # Tornado calls this again before it renders an error; the id must not change then.
+        if not self.request_id:
+            given = self.request.headers.get("X-Request-Id", "")
+            self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         self.set_header("X-Request-Id", self.request_id)
         self.clear_header("Server")
 
@@ -90,12 +93,37 @@ def record(handler: RequestHandler) -> None:
     )
 
 
+class Bodied(Handler):
+    """Keeps a request's body up to `limit` bytes; what comes beyond is read and dropped."""
+
+    limit = 0
+
+    def prepare(self) -> None:
+        """Begin with an empty body."""
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take the next part of the body."""
+        self._size += len(chunk)
+        if self._size <= self.limit:
+            self._chunks.append(chunk)
+
+    def body(self) -> bytes:
+        """Return the whole body. Raises BodyTooLarge."""
+        if self._size > self.limit:
+            raise errors.BodyTooLarge(
+                f"The body has {self._size} bytes; at most {self.limit} are read."
+            )
+        return b"".join(self._chunks)
+
+
 class UnknownRoute(Handler):
     """Every path that nothing else handles."""
 
     def refuse(self) -> None:
         """Refuse, but only once the body is read: the connection stays usable."""
-        raise errors.UnknownRoute(f"There is nothing at {self.request.path}.")
+        raise errors.UnknownRoute(f"There is nothing at {self.request.path[:200]}.")
 
     head = get = post = delete = patch = put = options = refuse
 
@@ -112,7 +140,8 @@ def _gateway_error(
         allowed = [m for m in handler.SUPPORTED_METHODS if _implements(handler, m)]
         handler.set_header("Allow", ", ".join(allowed))
         return errors.MethodNotAllowed(f"Use {' or '.join(allowed)}.")
-    if isinstance(error, HTTPError) and status == HTTPStatus.NOT_FOUND:
+    if isinstance(error, HTTPError) and status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+        # Tornado's own 400 is a path whose percent-encoding is no UTF-8.
         return errors.UnknownRoute("There is nothing at this path.")
     return errors.GatewayError("The gateway failed on this request; its log has the cause.")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from gateway_preprocessor import JSON, Payload
@@ -28,6 +28,7 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 
+T = TypeVar("T")
 MULTIPART = "multipart/form-data"
 NONE = msgspec.Raw(b"")
 #: Tornado's own limit of 100 parts would cut batches; the rows are counted later.
@@ -73,6 +74,14 @@ def batch(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Pa
     envelope = _decode(_BATCH, body)
     parameters = bytes(envelope.parameters)
     return [Payload(bytes(item), parameters=parameters) for item in envelope.inputs]
+
+
+def document(content_type: str, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Read a body that is one JSON document. Raises GatewayError."""
+    if (kind := _media_type(content_type)) != JSON:
+        raise _unsupported(kind, (JSON,))
+    decoded: T = _decode(decoder, body)
+    return decoded
 
 
 def _media_type(content_type: str) -> str:

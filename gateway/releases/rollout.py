@@ -161,7 +161,7 @@ def _shared(weights: Mapping[str, int]) -> dict[str, int]:
 def _require_declared(declared: Manifest, release: str) -> None:
     if release not in declared.releases:
         there = ", ".join(declared.releases)
-        raise RolloutError(f"no release {release!r} is declared; there is {there}")
+        raise RolloutError(f"no release {release[:64]!r} is declared; there is {there}")
 
 
 def _edit(

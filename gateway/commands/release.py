@@ -1,0 +1,176 @@
+"""`gateway release`: see and change which release of a model gets the traffic.
+
+Edits `releases.toml`; every gateway that serves the repository follows within a moment.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.commands.options import options, settings
+from gateway.releases import manifest, rollout
+from gateway.releases.manifest import Compare, Manifest, ManifestError, Shadow
+from gateway.releases.rollout import RolloutError
+
+URL_SECONDS = 10
+NONE = "none"
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+
+
+@click.group()
+def release() -> None:
+    """See and change which release of a model gets the traffic."""
+
+
+@release.command("list")
+@click.argument("model", required=False)
+@click.option("--url", help="also show the state in this gateway, as http://127.0.0.1:8080")
+@options("repository")
+def show(model: str | None, url: str | None, **given: Any) -> None:
+    """List releases with their traffic, of MODEL or of all."""
+    repository = settings(given).repository
+    try:
+        manifests = manifest.read(repository, (model,) if model else ())
+    except ManifestError as error:
+        raise click.ClickException(str(error)) from None
+    states = _states(url) if url else None
+    header = ["model", "release", "version", "preprocessor", "traffic", "shadow", "last change"]
+    rows = [header + (["state"] if url else [])]
+    for name, declared in manifests.items():
+        rows += _rows(name, declared, _last_change(repository / name), states)
+    click.echo(_table(rows))
+
+
+@release.command()
+@click.argument("model")
+@click.argument("release")
+@options("repository")
+def promote(model: str, release: str, **given: Any) -> None:
+    """Give all traffic of MODEL to RELEASE."""
+    _change(given, model, lambda folder, who: rollout.promote(folder, release, who))
+
+
+@release.command()
+@click.argument("model")
+@click.argument("weights", metavar="RELEASE=WEIGHT...", nargs=-1, required=True)
+@options("repository")
+def traffic(model: str, weights: tuple[str, ...], **given: Any) -> None:
+    """Split the traffic of MODEL by weights: 1=90 2=10. Others get none."""
+    split = dict(_weight(text) for text in weights)
+    if len(split) < len(weights):
+        raise click.ClickException("a release is named twice")
+    _change(given, model, lambda folder, who: rollout.traffic(folder, split, who))
+
+
+@release.command()
+@click.argument("model")
+@click.argument("release", metavar=f"RELEASE|{NONE}")
+@click.option("--share", type=float, default=1.0, help="share of the requests, up to 1 [1.0]")
+@click.option(
+    "--compare",
+    type=click.Choice(["release", "preprocessor"]),
+    default="release",
+    help="run the whole release, or its preprocessor only [release]",
+)
+@options("repository")
+def shadow(model: str, release: str, share: float, compare: Compare, **given: Any) -> None:
+    """Send a copy of MODEL's requests to RELEASE, which answers nobody; `none` ends it."""
+    chosen = None if release == NONE else release
+    _change(given, model, lambda folder, who: rollout.shadow(folder, chosen, who, share, compare))
+
+
+@release.command()
+@click.argument("model")
+@options("repository")
+def rollback(model: str, **given: Any) -> None:
+    """Go back to MODEL's traffic before its last change; again: one change further."""
+    _change(given, model, rollout.rollback)
+
+
+def _change(given: dict[str, Any], model: str, change: Callable[[Path, str], Manifest]) -> None:
+    """Make a change and tell what holds now. Raises ClickException."""
+    try:
+        edited = change(settings(given).repository / model, _who())
+    except RolloutError as error:
+        raise click.ClickException(f"{model}: {error}") from None
+    split = ", ".join(f"{name}={weight}" for name, weight in edited.traffic.items())
+    click.echo(f"{model}: traffic {split}; shadow {_shadow(edited.shadow)}")
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def _weight(text: str) -> tuple[str, int]:
+    name, _, weight = text.rpartition("=")
+    if not (name and _WHOLE.fullmatch(weight)):
+        raise click.ClickException(f"{text!r} is not RELEASE=WEIGHT, as 1=90")
+    return name, int(weight)
+
+
+def _shadow(shadow: Shadow | None) -> str:
+    if shadow is None:
+        return NONE
+    what = " (preprocessor)" if shadow.compare == "preprocessor" else ""
+    return f"{shadow.release} for {shadow.share:.4g} of the requests{what}"
+
+
+def _last_change(folder: Path) -> str:
+    if not (changes := rollout.history(folder)):
+        return "-"
+    last = changes[-1]
+    return f"{last.time:%Y-%m-%d %H:%M:%S}Z {last.action} by {last.who}"
+
+
+def _rows(
+    model: str, declared: Manifest, last_change: str, states: Mapping[str, Any] | None
+) -> Iterable[list[str]]:
+    total, copy = sum(declared.traffic.values()), declared.shadow
+    for number, (name, item) in enumerate(declared.releases.items()):
+        copied = f"{copy.share:.4g} {copy.compare}" if copy and copy.release == name else "-"
+        share = f"{100 * declared.traffic.get(name, 0) / total:.4g}%"
+        row = [model, name, str(item.model_version), item.preprocessor, share, copied]
+        row.append("-" if number else last_change)
+        if states is not None:
+            row.append(states.get(model, {}).get(name, "not served"))
+        yield row
+
+
+def _states(url: str) -> dict[str, dict[str, str]]:
+    """Ask a running gateway: state and reason by model and release. Raises ClickException."""
+    if not url.startswith(("http://", "https://")):
+        raise click.ClickException(f"{url!r} is no http:// or https:// address")
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/models", timeout=URL_SECONDS) as answer:  # noqa: S310
+            models = json.load(answer)["models"]
+        return {
+            model["model"]: {
+                name: ": ".join(str(one[key]) for key in ("state", "reason") if one.get(key))
+                for name, one in model["releases"].items()
+            }
+            for model in models
+        }
+    except OSError as error:
+        raise click.ClickException(f"{url} does not answer: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise click.ClickException(f"{url} answers, but not as a gateway does") from None
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,178 @@
+"""`/admin/models/…`: change a model's traffic and shadow, roll back, and look at the history.
+
+Each change is an edit of the model's `releases.toml` (`releases/rollout.py`), made in a thread. The
+gateways that watch the file follow, this one among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from gateway_preprocessor import JSON
+from tornado.httputil import HTTPServerRequest
+from tornado.web import RequestHandler
+
+from gateway.errors import Forbidden, RolloutRefused, Unauthorized, UnknownModel, public
+from gateway.http.base import Bodied
+from gateway.http.envelope import document
+from gateway.releases import manifest, rollout
+from gateway.releases.manifest import Compare, Manifest
+from gateway.settings import Settings
+
+#: Whom the history names for changes that came this way.
+WHO = "admin"
+#: Headers that tell of a proxy: its address says nothing about the client's.
+FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip")
+
+
+class Promote(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"release": "2"}`."""
+
+    release: str
+
+    def apply(self, folder: Path) -> Manifest:
+        """Give the release all traffic."""
+        return rollout.promote(folder, self.release, WHO)
+
+
+class Traffic(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"weights": {"1": 90, "2": 10}}`."""
+
+    weights: dict[str, int]
+
+    def apply(self, folder: Path) -> Manifest:
+        """Split the traffic."""
+        return rollout.traffic(folder, self.weights, WHO)
+
+
+class Shadow(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"release": "2", "share": 0.5, "compare": "preprocessor"}`; a null release ends it."""
+
+    release: str | None
+    share: float = 1.0
+    compare: Compare = "release"
+
+    def apply(self, folder: Path) -> Manifest:
+        """Begin, change or end the shadow."""
+        return rollout.shadow(folder, self.release, WHO, self.share, self.compare)
+
+
+class Rollback(msgspec.Struct, forbid_unknown_fields=True):
+    """`{}`."""
+
+    def apply(self, folder: Path) -> Manifest:
+        """Go back to the traffic before the last change."""
+        return rollout.rollback(folder, WHO)
+
+
+Form = Promote | Traffic | Shadow | Rollback
+
+
+class Admin(Bodied):
+    """Lets in only who may; knows the folders of the models."""
+
+    endpoint = "admin"
+
+    def initialize(self, settings: Settings) -> None:
+        """Take what the route is configured with."""
+        self._settings = settings
+        self.limit = settings.max_body_bytes
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Name the scheme with 401, as RFC 9110 asks."""
+        if isinstance(kwargs.get("exc_info", (None, None))[1], Unauthorized):
+            self.set_header("WWW-Authenticate", 'Bearer realm="gateway"')
+        super().write_error(status_code, **kwargs)
+
+    async def run(self, model: str, work: Callable[[Path], Any]) -> Any:
+        """Do file work on the folder of `model`, in a thread.
+
+        Raises Unauthorized, Forbidden, UnknownModel, RolloutRefused.
+        """
+        _admit(self.request, self._settings)
+        repository = self._settings.repository
+        served = await asyncio.to_thread(manifest.signature, repository, self._settings.models)
+        if model not in served:
+            raise UnknownModel(f"No model {model[:64]!r} is served; GET /models lists them.")
+        self.model = model
+        try:
+            return await asyncio.to_thread(work, repository / model)
+        except rollout.RolloutError as error:
+            raise RolloutRefused(f"Model {model!r}: {public(str(error))}.") from None
+
+
+class Change(Admin):
+    """`POST`: one change of one model."""
+
+    def initialize(self, settings: Settings, form: type[Form]) -> None:  # type: ignore[override]
+        """Take what the route is configured with."""
+        super().initialize(settings)
+        self._decoder: msgspec.json.Decoder[Form] = msgspec.json.Decoder(form)
+
+    async def post(self, model: str) -> None:
+        """Make the change, and answer what holds now. Raises GatewayError."""
+        edited: Manifest = await self.run(model, self._apply)
+        self.write_json({"model": model, "traffic": edited.traffic, "shadow": edited.shadow})
+
+    def _apply(self, folder: Path) -> Manifest:
+        given = self.request.headers.get("Content-Type", JSON)
+        return document(given, self.body() or b"{}", self._decoder).apply(folder)
+
+
+class History(Admin):
+    """`GET`: the last changes of one model."""
+
+    async def get(self, model: str) -> None:
+        """Answer the changes, oldest first. Raises GatewayError."""
+        self.write_json({"model": model, "history": await self.run(model, rollout.history)})
+
+
+def routes(settings: Settings) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+    """Return the routes of this module."""
+    forms = {"promote": Promote, "traffic": Traffic, "shadow": Shadow, "rollback": Rollback}
+    return [
+        *(
+            (rf"/admin/models/([^/]+)/{name}", Change, {"settings": settings, "form": form})
+            for name, form in forms.items()
+        ),
+        (r"/admin/models/([^/]+)/history", History, {"settings": settings}),
+    ]
+
+
+def _admit(request: HTTPServerRequest, settings: Settings) -> None:
+    """Let in who has the key or, where none is set, programs of this host.
+
+    Never a page of another site that a browser of this host shows: it cannot send the key, sends
+    its own Origin, or (DNS rebinding) its own Host. Raises Unauthorized, Forbidden.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
+        raise Forbidden("Pages of other sites may not use /admin.")
+    if settings.admin_key is not None:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        wanted = settings.admin_key.get_secret_value().encode()
+        right = hmac.compare_digest(key.strip().encode("latin-1"), wanted)
+        if scheme.lower() != "bearer" or not right:
+            raise Unauthorized("Send the admin key as 'Authorization: Bearer <key>'.")
+        return
+    if any(name in request.headers for name in FORWARDED):
+        raise Forbidden("No admin key is set: /admin does not answer through a proxy.")
+    if not _is_loopback(request.remote_ip or ""):
+        raise Forbidden("No admin key is set: /admin answers only this host.")
+    if request.host_name != "localhost" and not _is_loopback(request.host_name.strip("[]")):
+        raise Forbidden("No admin key is set: use /admin by a loopback address.")
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
