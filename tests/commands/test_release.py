@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,17 +12,17 @@ from gateway.cli import main
 from gateway.releases.manifest import FILE, Shadow, read_one
 from tests.support.stack import GATEWAY, ROOT, Stack
 
-SECOND = '[releases.2]\nmodel_version = 2\npreprocessor = "digits-preprocessor==2.0.0"\n\n'
+RELEASE = '[releases.{}]\nmodel_version = 1\npreprocessor = "digits-preprocessor=={}.0.0"\n\n'
+DIGITS = f"{RELEASE.format(1, 1)}{RELEASE.format(2, 2)}[traffic]\n1 = 100\n"
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A copy of two models' manifests; `digits` has a second release."""
-    for model in ("digits", "tumor"):
+    """Two models; `digits` has two releases."""
+    tumor = RELEASE.format(1, 1) + "[traffic]\n1 = 1\n"
+    for model, text in {"digits": DIGITS, "tumor": tumor}.items():
         (tmp_path / "models" / model).mkdir(parents=True)
-        shutil.copy(ROOT / "model_repository" / model / FILE, tmp_path / "models" / model)
-    path = tmp_path / "models/digits" / FILE
-    path.write_text(path.read_text().replace("[traffic]", f"{SECOND}[traffic]"))
+        (tmp_path / "models" / model / FILE).write_text(text)
     return tmp_path / "models"
 
 
@@ -61,7 +60,7 @@ def test_list(repository: Path) -> None:
     header, first, second, tumor = rows(done(repository, "list"))
     assert header == "model release version preprocessor traffic shadow last change"
     assert first == "digits 1 1 digits-preprocessor==1.0.0 100% - -"
-    assert second == "digits 2 2 digits-preprocessor==2.0.0 0% - -"
+    assert second == "digits 2 1 digits-preprocessor==2.0.0 0% - -"
     assert tumor.startswith("tumor 1 1 ")
     done(repository, "traffic", "digits", "1=2", "2=1")
     done(repository, "shadow", "digits", "2", "--share", "0.25")

@@ -1,9 +1,8 @@
-"""`/admin` over real HTTP, on a copy of the repository: what it changes, and whom it lets in."""
+"""`/admin` over real HTTP, on a repository of its own: what it changes, and whom it lets in."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,10 +20,10 @@ from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
 from gateway.releases.manifest import FILE, Shadow, read_one
 from gateway.settings import Settings
-from tests.support.stack import ROOT
 
 KEY = "schlüssel"
-SECOND = '[releases.2]\nmodel_version = 1\npreprocessor = "digits-preprocessor==1.0.0"\n\n'
+RELEASE = '[releases.{}]\nmodel_version = 1\npreprocessor = "digits-preprocessor=={}.0.0"\n\n'
+DIGITS = f"{RELEASE.format(1, 1)}{RELEASE.format(2, 2)}[traffic]\n1 = 100\n"
 CHANGES = {
     "promote": {"release": "2"},
     "traffic": {"weights": {"1": 90, "2": 10}},
@@ -36,14 +35,13 @@ Answer = Callable[..., Any]
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A copy of two models' manifests; `digits` has a second release."""
-    for model in ("digits", "tumor"):
+    """Two models; `digits` has two releases."""
+    tumor = RELEASE.format(1, 1) + "[traffic]\n1 = 1\n"
+    for model, text in {"digits": DIGITS, "tumor": tumor}.items():
         (tmp_path / "models" / model).mkdir(parents=True)
-        shutil.copy(ROOT / "model_repository" / model / FILE, tmp_path / "models" / model)
-    path = tmp_path / "models/digits" / FILE
-    path.write_text(path.read_text().replace("[traffic]", f"{SECOND}[traffic]"))
+        (tmp_path / "models" / model / FILE).write_text(text)
     (tmp_path / "secret").mkdir()
-    shutil.copy(path, tmp_path / "secret")
+    (tmp_path / "secret" / FILE).write_text(DIGITS)
     return tmp_path / "models"
 
 
