@@ -88,10 +88,10 @@ clean:  ## remove environments, built models and logs
 		-e preprocessors/contract
 	@touch $@
 
-model_repository/%/1/model.onnx: model_repository/%/export.py | .venv-models/installed
+model_repository/%/1/model.onnx: model_repository/%/export.py model_repository/minilm/encoder.py .venv-models/installed
 	@echo "building $@"
 	@.venv-models/bin/python $<
 
-model_repository/%/1/model.pt: model_repository/%/export.py | .venv-models/installed
+model_repository/%/1/model.pt: model_repository/%/export.py model_repository/minilm/encoder.py .venv-models/installed
 	@echo "building $@"
 	@.venv-models/bin/python $<

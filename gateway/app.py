@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from gateway.errors import public
 from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
 from gateway.http.health import Live, Metrics, Ready
-from gateway.http.models import Model, Models
+from gateway.http.models import Model, Models, ModelShadow
 from gateway.http.predict import BATCH, SINGLE, Predict
-from gateway.preprocessing.installed import load
-from gateway.preprocessing.threads import InlineWorker
+from gateway.preprocessing.workers import Workers
 from gateway.releases import manifest
-from gateway.serving.lane import Lane
-from gateway.serving.pipeline import Pipeline, Traffic
+from gateway.serving.fleet import Fleet
+from gateway.serving.live import PASSING
+from gateway.serving.pipeline import Pipeline
+from gateway.serving.shadow import Shadows
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
+from gateway.triton.configs import Configs
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
 
 log = structlog.get_logger(__name__)
@@ -32,18 +34,22 @@ log = structlog.get_logger(__name__)
 READ_AWAY = 16
 #: Seconds in which a request's body must have arrived.
 BODY_SECONDS = 60
+#: Seconds that an idle connection is kept.
+IDLE_SECONDS = 300
 
 
-def application(pipeline: Pipeline, settings: Settings) -> Application:
+def application(pipeline: Pipeline, shadows: Shadows, settings: Settings) -> Application:
     """Return the Tornado application: every route of the gateway, one a line."""
     serving = {"pipeline": pipeline}
-    predict = {"pipeline": pipeline, "settings": settings}
+    shadowed = {"pipeline": pipeline, "shadows": shadows}
+    predict = {**shadowed, "settings": settings}
     return Application(
         [
             (r"/([^/]+)_single_predict", Predict, {"form": SINGLE, **predict}),
             (r"/([^/]+)_batch_predict", Predict, {"form": BATCH, **predict}),
             (r"/models", Models, serving),
             (r"/models/([^/]+)", Model, serving),
+            (r"/models/([^/]+)/shadow", ModelShadow, shadowed),
             *admin.routes(settings),
             (r"/livez", Live),
             (r"/readyz", Ready, serving),
@@ -63,8 +69,10 @@ class Gateway:
         self._triton: EmbeddedTriton | None = None
         self._cluster: Cluster | None = None
         self._server: HTTPServer | None = None
-        self._threads = ThreadPoolExecutor(settings.preprocess_threads, "preprocess")
-        self.pipeline = Pipeline(settings.max_batch_rows, self._notices)
+        self._fleet: Fleet | None = None
+        self._workers = Workers(settings)
+        self.pipeline = Pipeline(self._notices)
+        self._shadows = Shadows(self.pipeline)
         self.port = 0
 
     async def start(self) -> None:
@@ -73,30 +81,32 @@ class Gateway:
         HTTP answers before the models are loaded: `/readyz` tells how far they are.
         """
         settings = self._settings
-        manifests = manifest.read(settings.repository, settings.models)
-        endpoints = settings.triton or (await self._start_triton(),)
-        wanted = {
-            (model, release.model_version)
-            for model, declared in manifests.items()
-            for release in declared.releases.values()
-        }
-        cluster = Cluster(endpoints, sorted(wanted), mends=self._triton is not None)
-        cluster.start()
-        self._cluster = cluster
-        self.pipeline.traffic |= {
-            model: self._traffic(model, declared, cluster) for model, declared in manifests.items()
-        }
+        manifest.read(settings.repository, settings.models)  # before Triton starts in vain
         self._server = self._listen()
+        endpoints = settings.triton or (await self._start_triton(),)
+        configs = Configs(settings.repository)
+        self._cluster = Cluster(endpoints, configs, mends=self._triton is not None)
+        self._cluster.start()
+        self._fleet = Fleet(settings, self._cluster, self._workers, self.pipeline, self._say)
+        await self._fleet.start()
 
     async def ready(self) -> None:
         """Wait until every release that gets traffic can be served, telling of each."""
-        waiting = set(self.pipeline.traffic)
-        while waiting:
-            problems = self.pipeline.problems()
-            for model in sorted(waiting - {name.partition("/")[0] for name in problems}):
-                waiting.discard(model)
-                self._say(f"loaded {model}")
+        told: set[str] = set()
+        while self.pipeline.problems():
+            self._tell(told)
             await asyncio.sleep(0.05)
+        self._tell(told)
+
+    def _tell(self, told: set[str]) -> None:
+        lives = [live for item in self.pipeline.traffic.values() for live in item.lives.values()]
+        for live in lives:
+            name = f"{live.model}, release {live.name}"
+            state, reason = live.state
+            line = f"{state}: {name}" + (f": {reason}" if reason else "")
+            if reason not in PASSING and line not in told:
+                told.add(line)
+                self._say(line)
 
     async def stop(self) -> None:
         """Refuse new requests, finish those under way, then stop Triton. Leaves no process.
@@ -112,20 +122,20 @@ class Gateway:
             except TimeoutError:
                 log.warning("requests were cut off")
             await self._server.close_all_connections()
-        for traffic in self.pipeline.traffic.values():
-            for lane in traffic.lanes.values():
-                await lane.close()
+        await self._shadows.close()
+        if self._fleet:
+            await self._fleet.close()
         if self._cluster:
             await self._cluster.close()
         if self._triton:
             await self._triton.stop()
-        self._threads.shutdown()
 
     def _notices(self) -> dict[str, str]:
         if self._triton is None or self._triton.status.state == "running":
             return {}
         status = self._triton.status
-        return {"triton": f"{status.state} after {status.restarts} restarts: {status.reason}"}
+        reason = public(status.reason)
+        return {"triton": f"{status.state} after {status.restarts} restarts: {reason}"}
 
     async def _start_triton(self) -> str:
         settings = self._settings
@@ -151,21 +161,18 @@ class Gateway:
         if self._triton:
             metrics.TRITON_RESTARTS.set(self._triton.status.restarts)
 
-    def _traffic(self, model: str, declared: manifest.Manifest, cluster: Cluster) -> Traffic:
-        lanes = {}
-        for name, release in declared.releases.items():
-            self._say(f"loading {model}, release {name}: {release.preprocessor}")
-            worker = InlineWorker(*load(release.preprocessor), self._threads)
-            lanes[name] = Lane(model, name, release, worker, cluster, self._settings.queue_rows)
-        return Traffic(lanes, declared.traffic)
-
     def _listen(self) -> HTTPServer:
         settings = self._settings
-        sockets = bind_sockets(settings.port, settings.host)
+        try:
+            sockets = bind_sockets(settings.port, settings.host)
+        except OSError as error:
+            place = f"host {settings.host}, port {settings.port}"
+            raise OSError(f"{place}: {error.strerror or error}") from None
         server = HTTPServer(
-            application(self.pipeline, settings),
+            application(self.pipeline, self._shadows, settings),
             max_body_size=READ_AWAY * settings.max_body_bytes,
             body_timeout=BODY_SECONDS,
+            idle_connection_timeout=IDLE_SECONDS,
         )
         server.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]

@@ -20,7 +20,7 @@ from gateway.commands.release import release
 from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.releases.manifest import ManifestError
-from gateway.serving.pipeline import Pipeline
+from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.triton.embedded import EmbeddedTritonError
@@ -92,7 +92,8 @@ def _welcome(pipeline: Pipeline, url: str) -> str:
     return "\n".join(lines)
 
 
-def _example(traffic: Any) -> str:
-    lane = next(iter(traffic.lanes.values()))
-    example = {name: lane.description.examples[0][name] for name in ("input",)}
-    return msgspec.json.encode(example).decode()
+def _example(traffic: Traffic) -> str:
+    live = next(live for live in traffic.lives.values() if live.lane)
+    assert live.lane  # noqa: S101 - just chosen so
+    example = live.lane.description.examples[0]
+    return msgspec.json.encode({"input": example["input"]}).decode()

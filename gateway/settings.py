@@ -70,7 +70,19 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(
         30_000, ge=1, description="deadline of a request that sets none, and the longest it may set"
     )
-    preprocess_threads: int = Field(2, ge=1, description="threads for pre- and postprocessing")
+    preprocess_threads: int = Field(
+        2, ge=1, description="threads of each preprocessor that runs inside the gateway"
+    )
+    workers: int = Field(2, ge=1, description="worker processes of each isolated preprocessor")
+    worker_start_seconds: float = Field(
+        60.0, gt=0, description="longest that a preprocessor's worker may take to start"
+    )
+    worker_call_seconds: float = Field(
+        10.0, gt=0, description="longest that a worker may take to reply before it is killed"
+    )
+    watch_seconds: float = Field(
+        0.5, gt=0, description="pause between two looks at releases.toml and its lock"
+    )
     admin_key: SecretStr | None = Field(
         None, min_length=1, description="key that /admin asks for; none: loopback clients only"
     )

@@ -14,6 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.app import application
 from gateway.serving.pipeline import Pipeline
+from gateway.serving.shadow import Shadows
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from tests.support.stack import ROOT, Stack
@@ -60,7 +61,7 @@ def test_other_readme_commands_are_targets() -> None:
 def test_make_up_told_what_to_paste(stack: Stack) -> None:
     output = stack.output.read_text()
     for model in ("minilm", "minilm_torchscript", "langid", "digits", "tumor"):
-        assert f"loaded {model}" in output
+        assert f"ready: {model}, release 1" in output
         assert f"/{model}_single_predict" in output
     command = output[output.index("  curl ") :].splitlines()[0]
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
@@ -79,7 +80,7 @@ def test_every_metric_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     documented = (ROOT / "docs/http.md").read_text()
-    app = application(Pipeline(1, dict), Settings())
+    app = application(pipeline := Pipeline(dict), Shadows(pipeline), Settings())
     for rule in app.wildcard_router.rules:
         path = rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{model}")
         assert f" {path}`" in documented

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from gateway.settings import Settings
+from gateway.settings import DEFAULT_FILE, Settings
 
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -31,10 +34,15 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 def settings(given: dict[str, Any]) -> Settings:
     """Return the settings with these options on top. Raises ClickException naming bad keys."""
+    file = os.environ.get("GATEWAY_CONFIG")
+    if file and not Path(file).is_file():
+        raise click.ClickException(f"GATEWAY_CONFIG: {file} does not exist")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise click.ClickException(_readable(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise click.ClickException(f"{file or DEFAULT_FILE}: {error}") from None
 
 
 def _readable(error: ValidationError) -> str:

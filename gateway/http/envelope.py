@@ -20,7 +20,9 @@ from tornado.httputil import (
 )
 
 from gateway.errors import (
+    MOST_ERRORS,
     BadEnvelope,
+    BatchTooLarge,
     GatewayError,
     InputError,
     InvalidInstances,
@@ -53,7 +55,9 @@ _SINGLE = msgspec.json.Decoder(Single)
 _BATCH = msgspec.json.Decoder(Batch)
 
 
-def single(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+def single(
+    content_type: str, body: bytes, media_types: Sequence[str], _max_rows: int
+) -> list[Payload]:
     """Read the body of a single request: one payload. Raises GatewayError."""
     kind = _media_type(content_type)
     if kind in media_types:
@@ -64,14 +68,17 @@ def single(content_type: str, body: bytes, media_types: Sequence[str]) -> list[P
     return [Payload(bytes(envelope.input), parameters=bytes(envelope.parameters))]
 
 
-def batch(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+def batch(
+    content_type: str, body: bytes, media_types: Sequence[str], max_rows: int
+) -> list[Payload]:
     """Read the body of a batch request: one payload per instance. Raises GatewayError."""
     kind = _media_type(content_type)
     if kind == MULTIPART and media_types:
-        return _files(content_type, body, media_types)
+        return _files(content_type, body, media_types, max_rows)
     if kind != JSON:
         raise _unsupported(kind, (JSON, MULTIPART) if media_types else (JSON,))
     envelope = _decode(_BATCH, body)
+    require_rows(len(envelope.inputs), max_rows)
     parameters = bytes(envelope.parameters)
     return [Payload(bytes(item), parameters=parameters) for item in envelope.inputs]
 
@@ -82,6 +89,12 @@ def document(content_type: str, body: bytes, decoder: msgspec.json.Decoder[T]) -
         raise _unsupported(kind, (JSON,))
     decoded: T = _decode(decoder, body)
     return decoded
+
+
+def require_rows(rows: int, max_rows: int) -> None:
+    """Raise BatchTooLarge, before anything is done for each of the rows."""
+    if rows > max_rows:
+        raise BatchTooLarge(f"{rows} instances; at most {max_rows} fit in one batch.")
 
 
 def _media_type(content_type: str) -> str:
@@ -99,7 +112,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         body.decode()  # what is cut out unread must be text, too
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise BadEnvelope(f"The body is JSON, but not the envelope: {error}.") from None
+        raise BadEnvelope(f"The body is JSON, but not the envelope: {str(error)[:200]}.") from None
     except UnicodeDecodeError as error:
         raise NotJson(
             f"The body is not UTF-8 text: {error.reason} at byte {error.start}."
@@ -114,22 +127,27 @@ def _explained(error: msgspec.DecodeError, body: bytes) -> GatewayError:
     """Say where in the body the trouble is: which number is NaN, which text no Unicode."""
     try:
         value = json.loads(body)
-    except (ValueError, RecursionError) as precise:
+    except json.JSONDecodeError as precise:
         return NotJson(f"The body is not JSON: {precise}.")
-    found = []
+    except (ValueError, RecursionError):
+        return NotJson(f"The body is not JSON: {error}.")
+    found: list[InputError] = []
     if isinstance(value, dict):
         instances = value.get("inputs", [value.get("input")])
         for index, instance in enumerate(instances if isinstance(instances, list) else []):
-            found += [InputError(index, *problem) for problem in unrepresentable(instance, "$")]
+            if len(found) < MOST_ERRORS:
+                found += [InputError(index, *item) for item in unrepresentable(instance, "$")]
         parameters = unrepresentable(value.get("parameters"), "parameters")
-        found += [InputError(None, *problem) for problem in parameters]
+        found = [*found, *(InputError(None, *item) for item in parameters)][:MOST_ERRORS]
     if any("surrogate" in item.reason for item in found):
         return InvalidInstances(f"{found[0].path}: {found[0].reason}", errors=tuple(found))
     detail = f"The body is not JSON: {error}; NaN and Infinity are not JSON numbers."
     return NotJson(detail, errors=tuple(found))
 
 
-def _files(content_type: str, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+def _files(
+    content_type: str, body: bytes, media_types: Sequence[str], max_rows: int
+) -> list[Payload]:
     """Read the parts named `inputs`, in order; a part `parameters` holds JSON."""
     boundary = content_type.partition("boundary=")[2].partition(";")[0].strip()
     fields: dict[str, list[bytes]] = {}
@@ -142,10 +160,15 @@ def _files(content_type: str, body: bytes, media_types: Sequence[str]) -> list[P
         raise BadEnvelope(f"The multipart body cannot be read: {error}.") from None
     (parameters,) = fields.pop("parameters", [b""])[-1:]
     inputs = files.pop("inputs", [])
+    if "inputs" in fields:
+        raise BadEnvelope("A part 'inputs' has no file name; each file needs one.")
     if unknown := sorted({*fields, *files}):
-        raise BadEnvelope(f"Unknown part {unknown[0]!r}: send each file as a part named 'inputs'.")
+        raise BadEnvelope(
+            f"Unknown part {unknown[0][:64]!r}: send each file as a part named 'inputs'."
+        )
     if not inputs:
         raise BadEnvelope("No file: send each as a part named 'inputs', with a file name.")
+    require_rows(len(inputs), max_rows)
     payloads = []
     for index, file in enumerate(inputs):
         if (kind := _media_type(file.content_type)) not in media_types:

@@ -20,6 +20,8 @@ class Live(Handler):
         """Answer, which is the proof."""
         self.write_json({"status": "alive"})
 
+    head = get
+
 
 class Ready(Handler):
     """Whether every release that gets traffic can be served."""
@@ -37,7 +39,10 @@ class Ready(Handler):
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
             self.set_header("Retry-After", "1")
         status = "not ready" if problems else "ready"
-        self.write_json({"status": status, "problems": problems})
+        warnings = self._pipeline.warnings()
+        self.write_json({"status": status, "problems": problems, "warnings": warnings})
+
+    head = get
 
 
 class Metrics(Handler):
@@ -52,7 +57,9 @@ class Metrics(Handler):
     def get(self) -> None:
         """Render all metrics as of now."""
         for model, traffic in self._pipeline.traffic.items():
-            for name, lane in traffic.lanes.items():
-                metrics.RELEASE_READY.labels(model, name).set(lane.problem is None)
+            for name, live in traffic.lives.items():
+                metrics.RELEASE_READY.labels(model, name).set(live.state[0] == "ready")
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(generate_latest())
+
+    head = get

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from gateway.http import envelope
 from gateway.http.base import Handler
 from gateway.serving.lane import Lane
 from gateway.serving.pipeline import Answer, Pipeline
+from gateway.serving.shadow import Shadows
 from gateway.settings import Settings
 
 #: Bodies above this many bytes are taken apart in a thread: the event loop goes on meanwhile.
@@ -28,7 +30,7 @@ class Form(NamedTuple):
     """What tells the two endpoints apart: how a body is read, and how results are framed."""
 
     endpoint: str
-    read: Callable[[str, bytes, Sequence[str]], list[Payload]]
+    read: Callable[[str, bytes, Sequence[str], int], list[Payload]]
     opening: bytes
     closing: bytes
 
@@ -40,14 +42,18 @@ BATCH = Form("batch", envelope.batch, b'{"outputs":[', b"],")
 class Predict(Handler):
     """Reads a request, has the pipeline answer it, and frames the results with their stamps."""
 
-    def initialize(self, form: Form, pipeline: Pipeline, settings: Settings) -> None:
+    def initialize(
+        self, form: Form, pipeline: Pipeline, shadows: Shadows, settings: Settings
+    ) -> None:
         """Take what the route is configured with."""
         self.endpoint = form.endpoint
         self._form = form
         self._pipeline = pipeline
+        self._shadows = shadows
         self._settings = settings
         self._chunks: list[bytes] = []
         self._size = 0
+        self._gone = False
         self._work: asyncio.Task[Answer] | None = None
 
     def data_received(self, chunk: bytes) -> None:
@@ -55,30 +61,40 @@ class Predict(Handler):
         self._size += len(chunk)
         if self._size <= self._settings.max_body_bytes:
             self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
 
     def on_connection_close(self) -> None:
         """Stop working for a client that has gone."""
+        self._gone = True
         if self._work is not None:
             self._work.cancel()
 
     async def post(self, model: str) -> None:
         """Answer with the results, or raise GatewayError."""
-        lane = self._pipeline.route(model, self.request.headers.get("X-Release"))
+        given = self.request.headers
+        lane = self._pipeline.route(model, given.get("X-Release"), given.get("X-Affinity-Key"))
         self.model = model
-        with self._pipeline.opened():
-            seconds = self._seconds()
+        with self._pipeline.opened(lane):
+            deadline = time.monotonic() + self._seconds()
             payloads = await self._payloads(lane)
-            self._work = asyncio.ensure_future(self._pipeline.predict(lane, payloads, seconds))
+            work = self._pipeline.predict(
+                lane, payloads, deadline - time.monotonic(), self.request_id
+            )
+            self._work = asyncio.ensure_future(work)
+            if self._gone:
+                self._work.cancel()
             await asyncio.wait((self._work,))
             if self._work.cancelled():
                 self.set_status(CLIENT_CLOSED, "Client closed request")
                 return
-            results, stages = self._work.result()
+            answer = self._work.result()
             self.set_header("Content-Type", "application/json")
             self.set_header("X-Release", lane.name)
-            self.set_header("Server-Timing", _timing(stages))
+            self.set_header("Server-Timing", _timing(answer.stages))
             form, stamps = self._form, msgspec.json.encode(lane.stamps)[1:]
-            await self.finish(form.opening + b",".join(results) + form.closing + stamps)
+            self._shadows.copy(lane, payloads, answer, self._seconds())
+            await self.finish(form.opening + b",".join(answer.results) + form.closing + stamps)
 
     async def _payloads(self, lane: Lane) -> list[Payload]:
         limit = self._settings.max_body_bytes
@@ -88,9 +104,10 @@ class Predict(Handler):
         self._chunks.clear()
         given = self.request.headers.get("Content-Type", JSON)
         read, media_types = self._form.read, lane.description.media_types
+        rows = self._settings.max_batch_rows
         if len(body) > LARGE:
-            return await asyncio.to_thread(read, given, body, media_types)
-        return read(given, body, media_types)
+            return await asyncio.to_thread(read, given, body, media_types, rows)
+        return read(given, body, media_types, rows)
 
     def _seconds(self) -> float:
         longest = self._settings.request_timeout_ms

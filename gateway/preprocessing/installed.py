@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import metadata
 
 from gateway_preprocessor import Runner, find
+from gateway_preprocessor.wire import Identity
+from gateway_preprocessor.worker import identity
 from packaging.requirements import InvalidRequirement, Requirement
 
 
@@ -12,10 +14,10 @@ class PreprocessorUnavailable(RuntimeError):
     """The required preprocessor is not installed, does not start or breaks the contract."""
 
 
-def load(requirement: str) -> tuple[str, Runner]:
+def load(requirement: str) -> tuple[Identity, Runner]:
     """Import and build the preprocessor that `requirement` (PEP 508) names.
 
-    Returns what was found, as `name==version`, and its runner. Raises PreprocessorUnavailable
+    Returns what was found and its runner. Raises PreprocessorUnavailable
     when the requirement is malformed or not satisfied here, or the preprocessor does not start.
     """
     try:
@@ -30,6 +32,6 @@ def load(requirement: str) -> tuple[str, Runner]:
     if not wanted.specifier.contains(version, prereleases=True):
         raise PreprocessorUnavailable(f"{requirement} is required, {version} is installed")
     try:
-        return f"{wanted.name}=={version}", Runner(factory())
+        return identity(wanted.name, version, factory), Runner(factory())
     except Exception as error:
         raise PreprocessorUnavailable(f"{requirement} does not start: {error}") from error

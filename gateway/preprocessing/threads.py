@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gateway_preprocessor import Payload, Prepared, Runner, describe
+from gateway_preprocessor import Payload, Prepared, Runner
+from gateway_preprocessor.wire import Identity
 from numpy.typing import NDArray
 
 
 class InlineWorker:
-    """Pre- and postprocessing of one release, in a thread pool that all releases share.
+    """Pre- and postprocessing of one release, in a few threads of its own.
 
-    `distribution` names the package and version that does it, as `name==version`.
+    `identity` says which package and version does it.
     """
 
-    def __init__(self, distribution: str, runner: Runner, pool: ThreadPoolExecutor) -> None:
-        self.distribution = distribution
-        self.description = describe(type(runner.preprocessor))
+    def __init__(self, identity: Identity, runner: Runner, threads: int) -> None:
+        self.identity = identity
         self._runner = runner
-        self._pool = pool
+        self._pool = ThreadPoolExecutor(threads, "preprocess")
 
     async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
@@ -34,3 +34,7 @@ class InlineWorker:
         """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._runner.finish, outputs, contexts)
+
+    async def close(self) -> None:
+        """End the threads; one that hangs is left to the end of the process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -10,12 +10,9 @@ from typing import NamedTuple
 import structlog
 from gateway_preprocessor import InvalidInput, Payload, Prepared
 
-from gateway.errors import GatewayError, InputError, InvalidInstances
+from gateway.errors import MOST_ERRORS, GatewayError, InputError, InvalidInstances
 
 log = structlog.get_logger(__name__)
-
-#: Entries of `errors` in one answer; a batch of a thousand bad rows needs no thousand lines.
-MOST_ERRORS = 100
 
 
 class Part(NamedTuple):
@@ -44,7 +41,8 @@ class Job:
     the longest of them.
     """
 
-    def __init__(self, payloads: Sequence[Payload], deadline: float) -> None:
+    def __init__(self, payloads: Sequence[Payload], deadline: float, request_id: str) -> None:
+        self.request_id = request_id
         self.deadline = deadline
         self.arrived = time.perf_counter()
         self.waited = 0.0
@@ -93,7 +91,7 @@ class Job:
         if self._unprepared or self.over:
             return []
         if self._refused:
-            self.fail(_refusal(self._refused))
+            self.fail(self._refusal(self._refused))
             return []
         return [slot for slot in self._slots if slot is not None]
 
@@ -102,7 +100,7 @@ class Job:
         if self.over:
             return
         if isinstance(result, Exception):
-            log.error("postprocess failed", exc_info=result)
+            log.error("postprocess failed", request_id=self.request_id, exc_info=result)
             self.fail(GatewayError("The preprocessor failed on this model's output."))
             return
         self._results[index] = result
@@ -115,17 +113,16 @@ class Job:
         if not self.over:
             self.answer.set_exception(error)
 
-
-def _refusal(refused: dict[int, Exception]) -> GatewayError:
-    found: dict[InputError, None] = {}  # ordered, and a bad parameter counts once
-    for index, error in sorted(refused.items()):
-        if not isinstance(error, InvalidInput):
-            log.error("preprocess failed", exc_info=error)
-            return GatewayError("The preprocessor failed on this input.")
-        for path, reason in error.problems:
-            where = None if path.startswith("parameters") else index
-            found[InputError(where, path, reason)] = None
-    first = next(iter(found))
-    place = first.path if first.index is None else f"input {first.index}, {first.path}"
-    more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
-    return InvalidInstances(f"{place}: {first.reason}{more}", errors=tuple(found)[:MOST_ERRORS])
+    def _refusal(self, refused: dict[int, Exception]) -> GatewayError:
+        found: dict[InputError, None] = {}  # ordered, and a bad parameter counts once
+        for index, error in sorted(refused.items()):
+            if not isinstance(error, InvalidInput):
+                log.error("preprocess failed", request_id=self.request_id, exc_info=error)
+                return GatewayError("The preprocessor failed on this input.")
+            for path, reason in error.problems:
+                where = None if path.startswith("parameters") else index
+                found[InputError(where, path, reason)] = None
+        first = next(iter(found))
+        place = first.path if first.index is None else f"input {first.index}, {first.path}"
+        more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+        return InvalidInstances(f"{place}: {first.reason}{more}", errors=tuple(found)[:MOST_ERRORS])

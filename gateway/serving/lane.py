@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import structlog
-from gateway_preprocessor import Description, Payload, Prepared
-from numpy.typing import NDArray
+from gateway_preprocessor import Payload, Prepared
 
 from gateway.errors import GatewayError
+from gateway.preprocessing.workers import Worker
 from gateway.releases.manifest import Release
 from gateway.serving.admission import Admission
 from gateway.serving.job import Job, Part, Row
-from gateway.serving.packing import choose, length_of, stack
+from gateway.serving.packing import WINDOW, choose, length_of, stack
 from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
 
@@ -30,26 +31,19 @@ log = structlog.get_logger(__name__)
 #: batch does not hold up the singles behind it, large enough to spread the cost of the hand-over.
 PREPARE_ROWS = 32
 PREPARE_CALLS = 2
+#: Seconds of one preprocessing call beyond which the next hands over fewer instances.
+LONG_PREPARE = 0.2
+#: Rows of one request that join the others at a time.
+FEED_ROWS = 8
 STAGES = ("queue", "preprocess", "infer", "postprocess")
 
 
-class Worker(Protocol):
-    """Where pre- and postprocessing run."""
-
-    distribution: str
-    description: Description
-
-    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
-        """Preprocess; an entry is an exception where that payload failed."""
-
-    async def finish(
-        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
-    ) -> list[bytes | Exception]:
-        """Postprocess a call's outputs to JSON text; an exception where that row failed."""
-
-
 class Lane:
-    """Runs the jobs of one release. Everything here belongs to the event loop's thread."""
+    """Runs the jobs of one release. Everything here belongs to the event loop's thread.
+
+    `proven` holds the replicas, and their loads, that the alignment gate has passed; `idle` is
+    set while no request that was routed here waits for its answer.
+    """
 
     def __init__(
         self,
@@ -63,19 +57,25 @@ class Lane:
         self.model = model
         self.name = name
         self.release = release
-        self.description = worker.description
+        self.description = worker.identity.description
         self.stamps = {
             "model": model,
             "release": name,
             "model_version": release.model_version,
-            "preprocessor": worker.distribution,
+            "preprocessor": worker.identity.distribution,
         }
         self.admission = Admission(model, name, queue_rows)
         self._worker = worker
         self._cluster = cluster
+        self.proven: dict[str, int] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._open = 0
         self._version = (model, release.model_version)
         self._jobs: deque[Job] = deque()
-        self._rows: deque[Row] = deque()
+        self._rows: list[Row] = []
+        self._backlog: deque[list[Row]] = deque()
+        self._prepare_rows = PREPARE_ROWS
         self._preparing = 0
         self._calling = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,16 +87,32 @@ class Lane:
     @property
     def problem(self) -> str | None:
         """Why no request can be served now; None where one can."""
-        return self._cluster.problem(self._version)
+        return self._cluster.problem(self._version, self.proven)
 
     def require_ready(self) -> None:
         """Raise ReleaseNotReady or TritonUnreachable where no replica serves the release."""
-        self._cluster.require(self._version)
+        self._cluster.require(self._version, self.proven)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Count a request as open for the length of the block; retirement waits for it."""
+        self._open += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self.idle.set()
 
     def submit(self, job: Job) -> None:
         """Take a request in; its `answer` resolves when all its rows are done."""
         self._jobs.append(job)
         self._pump()
+
+    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+        """Preprocess beside the queue, for comparisons."""
+        return await self._worker.prepare(payloads)
 
     async def close(self) -> None:
         """Cancel what still runs."""
@@ -116,16 +132,16 @@ class Lane:
 
     def _bounds(self) -> tuple[int, int]:
         """Return the most rows in a call and the most calls in flight, as of now."""
-        batching, limits = self.release.batching, self._cluster.limits(self._version)
+        batching, limits = self.release.batching, self._cluster.limits(self._version, self.proven)
         if limits is None:
             return batching.max_rows, 1
-        max_calls = batching.max_calls or limits.instances + 1
-        return min(batching.max_rows, limits.max_batch_size), max_calls
+        most_rows, instances = limits
+        return min(batching.max_rows, most_rows), batching.max_calls or instances + 1
 
     def _next_parts(self) -> list[Part]:
-        """Take up to PREPARE_ROWS instances, oldest request first; skip who no longer waits."""
+        """Take some instances, oldest request first; skip who no longer waits."""
         parts: list[Part] = []
-        room = PREPARE_ROWS
+        room = self._prepare_rows
         while self._jobs and room:
             job = self._jobs.popleft()
             if job.over:
@@ -139,44 +155,64 @@ class Lane:
 
     def _next_rows(self, max_rows: int) -> list[Row]:
         """Take the oldest row that somebody waits for, and those that fit beside it."""
-        while self._rows and self._rows[0].job.over:
-            self._rows.popleft()
+        self._rows = [row for row in self._rows if not row.job.over]
+        while self._backlog and len(self._rows) < WINDOW:
+            rest = self._backlog.popleft()
+            if rest[0].job.over:
+                continue
+            self._rows += rest[:FEED_ROWS]
+            if len(rest) > FEED_ROWS:
+                # A large batch takes turns with whoever comes meanwhile.
+                self._backlog.append(rest[FEED_ROWS:])
         if not self._rows:
             return []
-        chosen = choose(self._rows, max_rows)
-        rows = [self._rows[index] for index in chosen]
-        for index in sorted(chosen, reverse=True):
-            del self._rows[index]
-        return [row for row in rows if not row.job.over]
+        chosen = set(choose(self._rows, max_rows))
+        taken = [row for index, row in enumerate(self._rows) if index in chosen]
+        self._rows = [row for index, row in enumerate(self._rows) if index not in chosen]
+        return taken
 
     async def _prepare(self, parts: list[Part]) -> None:
         started = time.perf_counter()
         try:
-            found = iter(await self._worker.prepare([p for part in parts for p in part.payloads]))
+            payloads = [payload for part in parts for payload in part.payloads]
+            found = iter(await self._worker.prepare(payloads))
+            ready = time.perf_counter()
+            self._adapt(ready - started, len(payloads))
+            self._stage["preprocess"].observe(ready - started)
+            for part in parts:
+                part.job.waited = max(part.job.waited, started - part.job.arrived)
+                part.job.spent("preprocess", ready - started)
+                prepared = part.job.prepared(part, [next(found) for _ in part.payloads])
+                if rows := [
+                    Row(part.job, i, item, length_of(self.description.tensors, item.tensors), ready)
+                    for i, item in enumerate(prepared)
+                ]:
+                    self._backlog.append(rows)
         finally:
             self._preparing -= 1
-        ready = time.perf_counter()
-        self._stage["preprocess"].observe(ready - started)
-        for part in parts:
-            part.job.waited = max(part.job.waited, started - part.job.arrived)
-            part.job.spent("preprocess", ready - started)
-            prepared = part.job.prepared(part, [next(found) for _ in part.payloads])
-            self._rows += [
-                Row(part.job, i, item, length_of(self.description.tensors, item.tensors), ready)
-                for i, item in enumerate(prepared)
-            ]
-        self._pump()
+            self._pump()
+
+    def _adapt(self, seconds: float, rows: int) -> None:
+        """Hand over fewer instances where they are slow, so that none waits long for another."""
+        if seconds > LONG_PREPARE:
+            self._prepare_rows = max(1, rows // 2)
+        elif rows == self._prepare_rows and seconds < LONG_PREPARE / 4:
+            self._prepare_rows = min(PREPARE_ROWS, rows * 2)
 
     async def _call(self, rows: list[Row]) -> None:
         started = time.perf_counter()
-        stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
-        self._call_rows.observe(len(rows))
-        self._call_padding.observe(stacked.padding)
-        seconds = max(row.job.deadline for row in rows) - asyncio.get_running_loop().time()
         try:
+            stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
+            self._call_rows.observe(len(rows))
+            self._call_padding.observe(stacked.padding)
+            seconds = max(row.job.deadline for row in rows) - asyncio.get_running_loop().time()
             with metrics.held(self._calls):
                 outputs = await self._cluster.infer(
-                    self._version, stacked.tensors, self.description.outputs, max(seconds, 0.001)
+                    self._version,
+                    self.proven,
+                    stacked.tensors,
+                    self.description.outputs,
+                    max(seconds, 0.001),
                 )
         finally:
             self._calling -= 1
@@ -206,7 +242,10 @@ class Lane:
         except GatewayError as error:
             for job in jobs:
                 job.fail(error)
-        except Exception:
-            log.exception("a stage failed", model=self.model, release=self.name)
+        except BaseException as error:
+            requests = sorted({job.request_id for job in jobs})
+            log.exception("a stage failed", model=self.model, release=self.name, requests=requests)
             for job in jobs:
                 job.fail(GatewayError("The gateway failed on this request."))
+            if isinstance(error, asyncio.CancelledError):
+                raise

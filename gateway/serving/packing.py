@@ -14,7 +14,7 @@ from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
 
 #: Rows that are looked at for one call; older ones stand first, so that none starves.
-WINDOW = 64
+WINDOW = 32
 #: Padded tokens may exceed the real ones by this share.
 MAX_PADDING = 0.25
 Tensors = dict[str, NDArray[Any]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,15 +13,20 @@ from typing import NamedTuple
 from gateway_preprocessor import Payload
 
 from gateway.errors import (
-    BatchTooLarge,
     DeadlineExceeded,
     Draining,
+    ReleaseNotReady,
     UnknownModel,
     UnknownRelease,
 )
+from gateway.releases.manifest import Manifest
 from gateway.serving.job import Job
 from gateway.serving.lane import Lane
+from gateway.serving.live import Live
 from gateway.telemetry import metrics
+
+#: Seconds after which a client may ask again for a release that is being prepared.
+RETRY_AFTER = 2
 
 
 class Answer(NamedTuple):
@@ -30,35 +37,39 @@ class Answer(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """The lanes of one model by release name, and the weights of its traffic."""
+    """One model: who answers for each release name, the weights in force, what is declared."""
 
-    lanes: dict[str, Lane]
+    lives: dict[str, Live]
     weights: dict[str, int]
+    declared: Manifest
 
 
 class Pipeline:
     """Routes each request to a lane and sees it through.
 
-    `traffic` maps model names to their lanes. `max_batch_rows` bounds a request. `notices` tells
-    what beside the lanes keeps the gateway from being ready.
+    `notices`, and what `watch` returns, tell what beside the releases needs an operator's eye;
+    only the latter keeps the gateway from being ready.
     """
 
-    def __init__(self, max_batch_rows: int, notices: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, watch: Callable[[], dict[str, str]]) -> None:
         self.traffic: dict[str, Traffic] = {}
+        self.notices: dict[str, str] = {}
         self.draining = False
         self.idle = asyncio.Event()
         self.idle.set()
         self._open = 0
-        self._max_batch_rows = max_batch_rows
-        self._notices = notices
+        self._watch = watch
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Count a request as open for the length of the block; shutdown waits for these."""
+    def opened(self, lane: Lane) -> Iterator[None]:
+        """Count a request as open for the length of the block.
+
+        Shutdown, and a lane's retirement, wait for these: enter without an await after `route`.
+        """
         self._open += 1
         self.idle.clear()
         try:
-            with metrics.held(metrics.REQUESTS_OPEN):
+            with metrics.held(metrics.REQUESTS_OPEN), lane.opened():
                 yield
         finally:
             self._open -= 1
@@ -71,28 +82,47 @@ class Pipeline:
             return {"gateway": "shutting down"}
         if not self.traffic:
             return {"gateway": "no model is served"}
-        return self._notices() | {
-            f"{model}/{name}": problem
+        return self._watch() | {
+            f"{model}/{name}": f"{state}: {reason}" if reason else state
             for model, traffic in self.traffic.items()
-            for name, lane in traffic.lanes.items()
-            if traffic.weights.get(name) and (problem := lane.problem)
+            for name in traffic.weights or traffic.declared.traffic
+            for state, reason in [traffic.lives[name].state]
+            if state != "ready"
         }
 
-    def route(self, model: str, pin: str | None) -> Lane:
-        """Choose a release: the pinned one, else at random by weight.
+    def warnings(self) -> dict[str, str]:
+        """Say what needs an eye although requests are answered: rejected releases, bad files."""
+        return self.notices | {
+            f"{model}/{name}": f"rejected: {live.state[1]}"
+            for model, traffic in self.traffic.items()
+            for name, live in traffic.lives.items()
+            if live.rejected
+        }
 
-        Raises UnknownModel, UnknownRelease.
+    def route(self, model: str, pin: str | None, affinity: str | None) -> Lane:
+        """Choose a release: the pinned one, else by weight; one affinity key, one release.
+
+        Raises UnknownModel, UnknownRelease, ReleaseNotReady.
         """
+        if not self.traffic:
+            raise ReleaseNotReady("The gateway is starting.", retry_after=RETRY_AFTER)
         if (traffic := self.traffic.get(model)) is None:
-            raise UnknownModel(f"No model {model!r} is served; GET /models lists them.")
-        if pin is not None:
-            if (lane := traffic.lanes.get(pin)) is None:
-                raise UnknownRelease(f"Model {model!r} has no release {pin!r}.")
-            return lane
-        (name,) = random.choices(list(traffic.weights), list(traffic.weights.values()))  # noqa: S311
-        return traffic.lanes[name]
+            raise UnknownModel(f"No model {model[:64]!r} is served; GET /models lists them.")
+        if pin is not None and pin not in traffic.lives:
+            raise UnknownRelease(f"Model {model!r} has no release {pin[:64]!r}.")
+        name = pin if pin is not None else _draw(traffic.weights, model, affinity)
+        live = traffic.lives.get(name)
+        if live is None or live.lane is None or live.rejected:
+            which = f"release {name!r}" if name else "any release"
+            raise ReleaseNotReady(
+                f"Model {model!r} cannot serve {which} now; GET /models/{model} says why.",
+                retry_after=RETRY_AFTER,
+            )
+        return live.lane
 
-    async def predict(self, lane: Lane, payloads: Sequence[Payload], seconds: float) -> Answer:
+    async def predict(
+        self, lane: Lane, payloads: Sequence[Payload], seconds: float, request_id: str
+    ) -> Answer:
         """Answer all instances of a request within `seconds`; a single is a batch of one.
 
         Raises GatewayError; no instance is answered unless all are. Cancelling it (the client
@@ -100,17 +130,27 @@ class Pipeline:
         """
         if self.draining:
             raise Draining("The gateway is shutting down.", retry_after=1)
-        if len(payloads) > self._max_batch_rows:
-            raise BatchTooLarge(
-                f"{len(payloads)} instances; at most {self._max_batch_rows} fit in one batch."
-            )
         lane.require_ready()
         with lane.admission.charge(len(payloads)):
             deadline = asyncio.get_running_loop().time() + seconds
-            lane.submit(job := Job(payloads, deadline))
+            lane.submit(job := Job(payloads, deadline, request_id))
             try:
                 async with asyncio.timeout_at(deadline):
                     results = await job.answer
             except TimeoutError:
                 raise DeadlineExceeded(f"No answer within {seconds * 1000:.0f} ms.") from None
         return Answer(results, job.stages)
+
+
+def _draw(weights: dict[str, int], model: str, affinity: str | None) -> str:
+    """Draw a release by weight: at random, or where the affinity key's digest falls."""
+    names = sorted(weights)
+    if not names:
+        return ""
+    bounds = list(itertools.accumulate(weights[name] for name in names))
+    if affinity is None:
+        point = random.randrange(bounds[-1])  # noqa: S311 - traffic, not secrets
+    else:
+        key = hashlib.blake2b(f"{model}\0{affinity}".encode(), digest_size=8).digest()
+        point = int.from_bytes(key) * bounds[-1] >> 64  # a share of the whole, as at random
+    return next(name for name, bound in zip(names, bounds, strict=True) if point < bound)

@@ -36,6 +36,19 @@ CALL_PADDING = Histogram(
     buckets=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
 )
 RELEASE_READY = Gauge("gateway_release_ready", "1 where a release can take requests", RELEASE)
+RELEASE_REJECTIONS = Counter(
+    "gateway_release_rejections_total", "Times the alignment gate rejected a release", RELEASE
+)
+SHADOW_REQUESTS = Counter("gateway_shadow_requests_total", "Requests copied to a shadow", RELEASE)
+SHADOW_DISAGREEMENTS = Gauge(
+    "gateway_shadow_disagreements", "Instances whose label or tensors differ", RELEASE
+)
+SHADOW_DIFFERENCE = Gauge(
+    "gateway_shadow_max_abs_difference", "Largest difference of any number of a result", RELEASE
+)
+SHADOW_LATENCY = Gauge(
+    "gateway_shadow_latency_seconds", "Mean latency of the shadow less that of the answer", RELEASE
+)
 REPLICA_UP = Gauge("gateway_triton_up", "1 where a Triton replica answers", ("replica",))
 TRITON_RESTARTS = Gauge("gateway_triton_restarts", "Restarts of the embedded Triton")
 REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests being worked on")

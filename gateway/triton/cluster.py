@@ -9,16 +9,23 @@ from typing import Any
 import structlog
 from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
+from gateway.triton.configs import Configs
 from gateway.triton.errors import RETRY_AFTER
-from gateway.triton.replica import Limits, Replica, Version
+from gateway.triton.replica import Replica, Version
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at a replica, while it answers and while it does not.
 PROBE_UP = 2.0
 PROBE_DOWN = 0.25
+LOADING, ALIGNING = "Triton is loading it", "its golden cases are being tried"
+
+
+#: Endpoint → the load (`Served.load`) on which a release was proven.
+Proven = Mapping[str, int]
 
 
 class Cluster:
@@ -27,11 +34,9 @@ class Cluster:
     `mends` is for the embedded Triton: see Replica.
     """
 
-    def __init__(
-        self, endpoints: Sequence[str], wanted: Sequence[Version], *, mends: bool = False
-    ) -> None:
-        self.replicas = [Replica(endpoint, mends=mends) for endpoint in endpoints]
-        self._wanted = list(wanted)
+    def __init__(self, endpoints: Sequence[str], configs: Configs, *, mends: bool = False) -> None:
+        self.replicas = [Replica(endpoint, configs, mends=mends) for endpoint in endpoints]
+        self._wanted: set[Version] = set()
         self._alarms = {replica: asyncio.Event() for replica in self.replicas}
         self._watches: list[asyncio.Task[None]] = []
 
@@ -46,25 +51,53 @@ class Cluster:
         await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(replica.close() for replica in self.replicas))
 
-    def limits(self, version: Version) -> Limits | None:
-        """Return the tightest row limit and the sum of instances; None where nobody serves it."""
-        found = [replica.ready[version] for replica in self.replicas if version in replica.ready]
+    def want(self, version: Version) -> None:
+        """Have every replica load and keep a version."""
+        if version not in self._wanted:
+            self._wanted.add(version)
+            self._alarm_all()
+
+    async def drop(self, version: Version) -> None:
+        """Have every replica unload a version."""
+        self._wanted.discard(version)
+        for replica in self.replicas:
+            if version in replica.ready:
+                try:
+                    await replica.unload(version)
+                except InferenceServerException as error:
+                    log.warning("not unloaded", replica=replica.endpoint, reason=error.message())
+
+    def able(self, version: Version, proven: Proven) -> list[Replica]:
+        """Return the replicas that serve `version` from the very load that was proven."""
+        return [
+            replica
+            for replica in self.replicas
+            if (served := replica.ready.get(version))
+            and proven.get(replica.endpoint) == served.load
+        ]
+
+    def limits(self, version: Version, proven: Proven) -> tuple[int, int] | None:
+        """Return the most rows in a call and the instances in all; None where nobody is able."""
+        found = [replica.ready[version] for replica in self.able(version, proven)]
         if not found:
             return None
-        return Limits(min(item.max_batch_size for item in found), sum(i.instances for i in found))
+        return min(item.max_batch_size for item in found), sum(i.instances for i in found)
 
-    def problem(self, version: Version) -> str | None:
-        """Say why no replica serves `version`; None where one does."""
-        if self.limits(version) is not None:
+    def problem(self, version: Version, proven: Proven) -> str | None:
+        """Say why no replica is able to serve `version`; None where one is."""
+        if self.able(version, proven):
             return None
         if not any(replica.up for replica in self.replicas):
             return "no Triton replica answers"
-        reasons = {replica.problems.get(version[0], "loading") for replica in self.replicas}
+        if any(version in replica.ready for replica in self.replicas):
+            return ALIGNING
+        reasons = {replica.problems.get(version[0], LOADING) for replica in self.replicas}
         return "; ".join(sorted(reasons))
 
     async def infer(
         self,
         version: Version,
+        proven: Proven,
         tensors: Mapping[str, NDArray[Any]],
         outputs: Sequence[TensorSpec],
         timeout: float,  # noqa: ASYNC109 - gRPC enforces it
@@ -75,13 +108,16 @@ class Cluster:
         """
         tried: set[Replica] = set()
         failure: GatewayError | None = None
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
         while True:
-            able = [r for r in self.replicas if version in r.ready and r not in tried]
+            able = [r for r in self.able(version, proven) if r not in tried]
             if not able:
                 raise failure or self._unable()
             replica = min(able, key=lambda item: item.in_flight)
             try:
-                return await replica.infer(version, tensors, outputs, timeout)
+                left = max(deadline - clock(), 0.001)
+                return await replica.infer(version, tensors, outputs, left)
             except InferenceFailed:
                 self._alarms[replica].set()
                 raise
@@ -90,10 +126,14 @@ class Cluster:
                 failure = error
                 self._alarms[replica].set()
 
-    def require(self, version: Version) -> None:
-        """Raise TritonUnreachable or ReleaseNotReady where no replica serves `version`."""
-        if not any(version in replica.ready for replica in self.replicas):
+    def require(self, version: Version, proven: Proven) -> None:
+        """Raise TritonUnreachable or ReleaseNotReady where no replica is able."""
+        if not self.able(version, proven):
             raise self._unable()
+
+    def _alarm_all(self) -> None:
+        for alarm in self._alarms.values():
+            alarm.set()
 
     def _unable(self) -> GatewayError:
         if any(replica.up for replica in self.replicas):
@@ -107,7 +147,7 @@ class Cluster:
         while True:
             alarm.clear()
             try:
-                await replica.refresh(self._wanted)
+                await replica.refresh(sorted(self._wanted))
             except Exception:  # the watch must outlive whatever a server can do to it
                 log.exception("a look at Triton failed", replica=replica.endpoint)
                 replica.mark_down("a look at it failed")

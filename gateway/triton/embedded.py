@@ -179,8 +179,9 @@ class EmbeddedTriton:
                 try:
                     process = await self._launch(installation)
                     break
-                except (EmbeddedTritonError, OSError) as error:
-                    reason = str(error)
+                except Exception as error:  # supervision outlives every failed start
+                    logger.exception("the embedded Triton could not be started")
+                    reason = str(error) or type(error).__name__
             try:
                 if self._on_ready is not None:
                     await self._on_ready()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from gateway.errors import InferenceFailed
 from gateway.telemetry import metrics
 from gateway.triton import errors
+from gateway.triton.configs import ConfigError, Configs
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +40,18 @@ RELOAD_PAUSE = 10.0
 FAILURES = 3
 
 Version = tuple[str, int]
+#: Name → Triton's dtype ("FP32") and the dims of one row.
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
-class Limits(NamedTuple):
-    """What Triton's configuration of a model allows: rows per call, and instances that run."""
+class Served(NamedTuple):
+    """A model version as one server has it; `load` numbers its loads, a reload changes it."""
 
+    inputs: Tensors
+    outputs: Tensors
     max_batch_size: int
     instances: int
+    load: int
 
 
 class Replica:
@@ -53,11 +61,13 @@ class Replica:
     backend's process has died, Triton still calls its model ready.
     """
 
-    def __init__(self, endpoint: str, *, mends: bool) -> None:
+    def __init__(self, endpoint: str, configs: Configs, *, mends: bool) -> None:
         self.endpoint = endpoint
+        self._configs = configs
         self._mends = mends
         self._failures: Counter[str] = Counter()
-        self.ready: dict[Version, Limits] = {}
+        self.ready: dict[Version, Served] = {}
+        self._loads = itertools.count(1)
         self.problems: dict[str, str] = {}
         self.up = False
         self.in_flight = 0
@@ -86,12 +96,21 @@ class Replica:
         except InferenceServerException as error:
             reason = error.message()
             log.warning("inference failed", model=model, replica=self.endpoint, reason=reason)
-            self._failures[model] += 1
-            raise errors.translated(error) from None
+            told = errors.translated(error)
+            self._failures[model] += isinstance(told, InferenceFailed)
+            raise told from None
         finally:
             self.in_flight -= 1
         self._failures.pop(model, None)
-        return {spec.name: result.as_numpy(spec.name) for spec in outputs}
+        rows = inputs[0].shape()[0]
+        if (answered := result.get_response().model_version) != str(number):
+            log.error("another version answered", model=model, asked=number, answered=answered)
+            raise InferenceFailed("Triton answered from another version of the model.")
+        found = {spec.name: result.as_numpy(spec.name) for spec in outputs}
+        if any(array is None or array.shape[:1] != (rows,) for array in found.values()):
+            log.error("outputs are missing or have other rows", model=model, rows=rows)
+            raise InferenceFailed("Triton's answer does not fit the request.")
+        return found
 
     async def refresh(self, wanted: Sequence[Version]) -> None:
         """Find out what this server serves; load what is wanted and not there.
@@ -118,11 +137,27 @@ class Replica:
             serving -= await self._unload_broken()
         for version in self.ready.keys() - serving:
             del self.ready[version]
-        missing = {model for model, _ in set(wanted) - serving}
         new = {version for version in wanted if version not in self.ready}
         await asyncio.gather(
-            *(self._bring_up(version, load=version[0] in missing) for version in sorted(new))
+            *(
+                self._bring_up(model, {n for m, n in new if m == model}, serving)
+                for model in sorted({model for model, _ in new})
+            )
         )
+
+    async def unload(self, version: Version) -> None:
+        """Have the server drop one version; requests that it has already taken still finish.
+
+        Raises InferenceServerException.
+        """
+        model, number = version
+        rest = {n for m, n in self.ready if m == model} - {number}
+        self.ready.pop(version, None)
+        if rest:
+            await self._load(model, rest)
+        else:
+            await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
+        log.info("version unloaded", model=model, version=number, replica=self.endpoint)
 
     def mark_down(self, reason: str) -> None:
         """Take no further calls until the next successful `refresh`."""
@@ -147,34 +182,52 @@ class Replica:
                 await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
         return {version for version in self.ready if version[0] in broken}
 
-    async def _bring_up(self, version: Version, *, load: bool) -> None:
-        """Load the model if it is not there, and read its limits."""
-        model, number = version
-        if load and time.monotonic() < self._next_load.get(model, 0.0):
+    async def _bring_up(self, model: str, numbers: set[int], serving: set[Version]) -> None:
+        """Load what is missing of a model's versions, and read how they are served."""
+        missing = {number for number in numbers if (model, number) not in serving}
+        if missing and time.monotonic() < self._next_load.get(model, 0.0):
             return
         try:
-            if load:
-                await self._client.load_model(model, client_timeout=LOAD_TIMEOUT)
-            if not await self._client.is_model_ready(
-                model, str(number), client_timeout=PROBE_TIMEOUT
-            ):
-                raise InferenceServerException(f"Triton does not serve version {number}")  # noqa: TRY301
-            answer = await self._client.get_model_config(
-                model, str(number), client_timeout=PROBE_TIMEOUT
-            )
-        except InferenceServerException as error:
-            reason = error.message()
+            if missing:
+                await self._load(model, numbers | {n for m, n in serving if m == model})
+            for number in sorted(numbers):
+                self.ready[model, number] = await self._served(model, number)
+                log.info("model ready", model=model, version=number, replica=self.endpoint)
+        except (InferenceServerException, ConfigError) as error:
+            reason = error.message() if isinstance(error, InferenceServerException) else str(error)
             self._next_load[model] = time.monotonic() + RELOAD_PAUSE
             if self.problems.get(model) != reason:
                 log.warning("model not ready", model=model, replica=self.endpoint, reason=reason)
             self.problems[model] = reason
-            return
-        instances = sum(
-            group.count * max(1, len(group.gpus)) for group in answer.config.instance_group
+        else:
+            self.problems.pop(model, None)
+
+    async def _load(self, model: str, numbers: set[int]) -> None:
+        """Load exactly these versions: the model's own configuration with that policy."""
+        config = await asyncio.to_thread(self._configs.with_versions, model, numbers)
+        await self._client.load_model(model, config=config, client_timeout=LOAD_TIMEOUT)
+
+    async def _served(self, model: str, number: int) -> Served:
+        if not await self._client.is_model_ready(model, str(number), client_timeout=PROBE_TIMEOUT):
+            raise InferenceServerException(f"Triton does not serve version {number}")
+        metadata = await self._client.get_model_metadata(
+            model, str(number), client_timeout=PROBE_TIMEOUT
         )
-        self.ready[version] = Limits(answer.config.max_batch_size, instances)
-        self.problems.pop(model, None)
-        log.info("model ready", model=model, version=number, replica=self.endpoint)
+        config = (
+            await self._client.get_model_config(model, str(number), client_timeout=PROBE_TIMEOUT)
+        ).config
+        batched = config.max_batch_size > 0
+        return Served(
+            inputs=_tensors(metadata.inputs, batched=batched),
+            outputs=_tensors(metadata.outputs, batched=batched),
+            max_batch_size=config.max_batch_size,
+            instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group),
+            load=next(self._loads),
+        )
+
+
+def _tensors(found: Iterable[Any], *, batched: bool) -> Tensors:
+    return {item.name: (item.datatype, tuple(item.shape)[int(batched) :]) for item in found}
 
 
 def _input(name: str, array: NDArray[Any]) -> triton.InferInput:

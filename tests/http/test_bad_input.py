@@ -264,7 +264,7 @@ def test_wrong_method(client: httpx.Client, method: str) -> None:
 
 
 def test_wrong_method_elsewhere(client: httpx.Client) -> None:
-    assert client.post("/models", content=b"{}").headers["Allow"] == "GET"
+    assert client.post("/models", content=b"{}").headers["Allow"] == "GET, HEAD"
     assert_problem(client.post("/nothing", content=b"{}"), 404, "unknown_route")
     assert client.get("/livez").status_code == 200
 

@@ -22,8 +22,9 @@ def test_golden_case_through_single(client: httpx.Client, case: Case) -> None:
     body = answer.json()
     assert case.wrong(body.pop("output")) is None
     assert re.fullmatch(r"[a-z]+-preprocessor==\d+\.\d+\.\d+", body["preprocessor"])
-    assert (body["model"], body["release"], body["model_version"]) == (case.model, "1", 1)
-    assert answer.headers["X-Release"] == "1"
+    assert (body["model"], body["model_version"]) == (case.model, 1)
+    assert body["release"] in client.get(f"/models/{case.model}").json()["traffic"]
+    assert answer.headers["X-Release"] == body["release"]
     stages = re.findall(r"(\w+);dur=[0-9.]+", answer.headers["Server-Timing"])
     assert stages == ["queue", "preprocess", "infer", "postprocess"]
 
@@ -71,11 +72,11 @@ def test_models_tell_how_to_ask(client: httpx.Client) -> None:
     assert [item["model"] for item in listed] == sorted(PREPROCESSORS)
     for item in listed:
         described = client.get(f"/models/{item['model']}").json()
-        release = described["releases"]["1"]
-        assert release["state"] == "ready"
-        assert described["traffic"] == {"1": 100}
-        assert release["input_schema"]
-        for example in release["examples"]:
+        assert described["traffic"] == described["declared_traffic"]
+        releases = described["releases"].values()
+        assert {release["state"] for release in releases} == {"ready"}
+        assert all(release["input_schema"] for release in releases)
+        for example in [example for release in releases for example in release["examples"]]:
             request = {name: example[name] for name in ("input", "parameters") if name in example}
             assert client.post(item["single"], json=request).status_code == 200
     assert client.get("/models/nothing").json()["code"] == "unknown_model"
@@ -83,7 +84,7 @@ def test_models_tell_how_to_ask(client: httpx.Client) -> None:
 
 def test_health(client: httpx.Client) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready", "problems": {}}
+    assert client.get("/readyz").json() == {"status": "ready", "problems": {}, "warnings": {}}
 
 
 def test_metrics_show_every_stage(client: httpx.Client) -> None:

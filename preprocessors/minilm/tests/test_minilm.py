@@ -1,6 +1,7 @@
 """The minilm preprocessor keeps the contract, and truncates as its README says."""
 
 import json
+import random
 
 import pytest
 from gateway_preprocessor import InvalidInput, Payload, Prepared, Runner
@@ -19,6 +20,18 @@ def test_truncates_long_text_to_256_tokens(text: str) -> None:
     ids = prepared.tensors["input_ids"]
     assert len(ids) <= MAX_TOKENS
     assert (ids[0], ids[-1]) == (101, 102)
+
+
+@pytest.mark.parametrize(
+    "words", [("word",), ("漢字", "a"), ("x" * 3000, "y"), ("naïve", "été", "Ⅷ")]
+)
+def test_the_beginning_of_a_text_decides(words: tuple[str, ...]) -> None:
+    rng = random.Random(1)
+    text = "".join(rng.choice(words) + rng.choice([" ", "\n", "  ", "\u3000"]) for _ in range(1500))
+    model = MiniLM()
+    (prepared,) = Runner(model).prepare([Payload(json.dumps(text).encode())])
+    assert isinstance(prepared, Prepared)
+    assert prepared.tensors["input_ids"].tolist() == model._tokenizer.encode(text).ids
 
 
 def test_refuses_the_empty_text_by_path() -> None:

@@ -107,8 +107,8 @@ def _decoded(decoder: msgspec.json.Decoder[Any], content: bytes, root: str) -> A
 def _attempt(call: Callable[[Payload], T], payload: Payload) -> T | Exception:
     try:
         return call(payload)
-    except Exception as error:  # noqa: BLE001 - becomes this payload's own result
-        return error
+    except BaseException as error:  # noqa: BLE001 - becomes this payload's own result
+        return _ordinary(error)
 
 
 def _isolated(call: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> list[T | Exception]:
@@ -117,12 +117,17 @@ def _isolated(call: Callable[[list[Any]], Sequence[T]], items: list[Any]) -> lis
         return []
     try:
         results: list[T | Exception] = list(call(items))
-    except Exception as error:  # noqa: BLE001 - becomes the result of the item that caused it
+    except BaseException as error:  # noqa: BLE001 - becomes the result of the item that caused it
         if len(items) == 1:
-            return [error]
+            return [_ordinary(error)]
         return [result for item in items for result in _isolated(call, [item])]
     if len(results) != len(items):
         return [ContractViolation(f"{len(results)} results for {len(items)} instances")] * len(
             items
         )
     return results
+
+
+def _ordinary(error: BaseException) -> Exception:
+    """Keep what would end a thread (a panic in a Rust extension, an exit) from doing so."""
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))

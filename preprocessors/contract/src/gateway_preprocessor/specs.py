@@ -33,6 +33,10 @@ class TensorSpec:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ContractViolation(f"tensor {self.name!r}: unknown dtype {self.dtype!r}")
+        try:
+            np.full(1, self.pad, self.dtype)
+        except (OverflowError, ValueError) as error:
+            raise ContractViolation(f"tensor {self.name!r}: pad {self.pad}: {error}") from None
         if any(size == 0 or size < -1 for size in self.shape):
             raise ContractViolation(f"tensor {self.name!r}: bad shape {self.shape}")
 

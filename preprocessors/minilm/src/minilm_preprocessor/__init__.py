@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 #: Tokens kept, `[CLS]` and `[SEP]` included: the model's own `max_seq_length`.
 MAX_TOKENS = 256
+#: Characters looked at first: enough for 256 tokens of any usual text.
+FIRST_CHARACTERS = 4096
 DIMENSIONS = 384
 
 Text = Annotated[
@@ -56,8 +58,19 @@ class MiniLM(Preprocessor[str, NoParameters, Sentence]):
         del parameters  # the model takes none
         # One encode per text: encode_batch would start a thread pool of its own, as large as the
         # machine, inside each worker thread.
-        tokens = [np.array(self._tokenizer.encode(text).ids, np.int64) for text in instances]
+        tokens = [np.array(self._ids(text), np.int64) for text in instances]
         return [Prepared({"input_ids": ids, "attention_mask": np.ones_like(ids)}) for ids in tokens]
+
+    def _ids(self, text: str) -> list[int]:
+        """Tokenise as much of the text as fills the model; WordPiece never looks past a space."""
+        end = FIRST_CHARACTERS
+        while end < len(text):
+            cut = max(text.rfind(space, 0, end) for space in " \n\t")
+            ids = self._tokenizer.encode(text[:cut]).ids if cut > 0 else []
+            if len(ids) == MAX_TOKENS:
+                return ids
+            end *= 4
+        return self._tokenizer.encode(text).ids
 
     def postprocess(self, rows: Sequence[Row], contexts: Sequence[Any]) -> list[Sentence]:
         """Hand the pooled, normalised embedding on."""

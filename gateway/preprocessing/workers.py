@@ -1,0 +1,84 @@
+"""Gives each release its worker: a pool in its locked environment, or threads of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway_preprocessor import Payload, Prepared
+from gateway_preprocessor.wire import Identity
+from numpy.typing import NDArray
+
+from gateway.preprocessing.environments import Environments
+from gateway.preprocessing.installed import load
+from gateway.preprocessing.pool import PoolOptions, WorkerPool
+from gateway.preprocessing.threads import InlineWorker
+from gateway.settings import Settings
+
+
+class Worker(Protocol):
+    """Where pre- and postprocessing run."""
+
+    @property
+    def identity(self) -> Identity:
+        """What runs there."""
+
+    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+        """Preprocess; an entry is an exception where that payload failed."""
+
+    async def finish(
+        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+    ) -> list[bytes | Exception]:
+        """Postprocess a call's outputs to JSON text; an exception where that row failed."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+
+
+class Workers:
+    """Makes workers; one for each release that asks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._environments = Environments(
+            settings.environments, settings.wheelhouse, offline=settings.offline
+        )
+
+    async def inline(self, requirement: str) -> Worker:
+        """Run an installed preprocessor in this process. Raises PreprocessorUnavailable."""
+        identity, runner = await asyncio.to_thread(load, requirement)
+        return InlineWorker(identity, runner, self._settings.preprocess_threads)
+
+    async def isolated(self, preprocessor: str, requirements: Sequence[str]) -> Worker:
+        """Run a preprocessor (`name==version`) in the environment with these requirements.
+
+        Gateways of one host with the same run_dir share the processes. Raises
+        EnvironmentFailure, PreprocessorUnavailable.
+        """
+        settings = self._settings
+        python = await self._environments.python(requirements)
+        distribution = preprocessor.partition("==")[0]
+        pool = WorkerPool(
+            PoolOptions(
+                python=python,
+                distribution=distribution,
+                folder=_sockets(settings.run_dir, python, distribution),
+                size=settings.workers,
+                start_seconds=settings.worker_start_seconds,
+                call_seconds=settings.worker_call_seconds,
+            )
+        )
+        await pool.start()
+        return pool
+
+
+def _sockets(run_dir: Path, python: Path, distribution: str) -> Path:
+    """Return the folder of a pool's sockets: short, as their paths may have 107 bytes."""
+    key = "\0".join((str(run_dir.resolve()), str(python), distribution))
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"gateway-{os.getuid()}" / name

@@ -1,0 +1,83 @@
+"""The alignment gate: a release takes no request on a replica before it is proven there.
+
+What is proven, in this order: the files on disk and the worker's environment are those of the
+lock; the preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results
+come back through Triton, which warms it up, too; and the files have not changed meanwhile, so
+that what Triton loaded is what was locked (where it shares the repository's file system).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gateway_preprocessor import Prepared
+
+from gateway.preprocessing.workers import Worker
+from gateway.releases import alignment, lock
+from gateway.releases.alignment import Misaligned
+from gateway.releases.lock import LockedRelease
+from gateway.releases.manifest import Release
+from gateway.serving.packing import stack
+from gateway.triton.replica import Replica
+
+#: Seconds for the inference of one golden case.
+INFER_SECONDS = 60.0
+#: Differences that one message names.
+MOST = 5
+
+
+class Gate:
+    """Proves one release. `folder` is the model's folder in the repository."""
+
+    def __init__(
+        self, folder: Path, name: str, release: Release, locked: LockedRelease, worker: Worker
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._release = release
+        self._locked = locked
+        self._worker = worker
+        self._prepared: list[Prepared] = []
+
+    async def prove_worker(self) -> None:
+        """Prove what does not depend on Triton. Raises Misaligned."""
+        await self._prove_files()
+        identity = self._worker.identity
+        _require(lock.drift_of_worker(self._locked, identity, self._release.isolation))
+        goldens = identity.goldens
+        prepared = await self._worker.prepare([golden.payload for golden in goldens])
+        _require(alignment.tensors(goldens, prepared))
+        self._prepared = [item for item in prepared if isinstance(item, Prepared)]
+
+    async def prove_replica(self, replica: Replica) -> int:
+        """Prove the release on one replica; returns the load that was proven.
+
+        Raises Misaligned, or GatewayError where Triton does not answer.
+        """
+        version = (self._folder.name, self._release.model_version)
+        served = replica.ready[version]
+        described = self._worker.identity.description
+        _require(alignment.specs(described, served.inputs, served.outputs, served.max_batch_size))
+        answers: list[bytes | Exception] = []
+        for item in self._prepared:
+            tensors = stack(described.tensors, [item.tensors]).tensors
+            outputs = await replica.infer(version, tensors, described.outputs, INFER_SECONDS)
+            answers += await self._worker.finish(outputs, [item.context])
+        goldens = self._worker.identity.goldens
+        _require(alignment.results(goldens, answers, self._release.tolerance))
+        await self._prove_files()
+        return served.load
+
+    async def _prove_files(self) -> None:
+        _require(
+            await asyncio.to_thread(
+                lock.drift, self._folder, self._name, self._release, self._locked
+            )
+        )
+
+
+def _require(differences: list[str]) -> None:
+    if differences:
+        more = f" (and {len(differences) - MOST} more)" if len(differences) > MOST else ""
+        raise Misaligned("; ".join(differences[:MOST]) + more)

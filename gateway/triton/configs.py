@@ -1,0 +1,36 @@
+"""Reads a repository's `config.pbtxt` files, to load exactly the versions that releases name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+
+class ConfigError(ValueError):
+    """A `config.pbtxt` that cannot be parsed; the message names the file."""
+
+
+class Configs:
+    """The model configurations of a repository."""
+
+    def __init__(self, repository: Path) -> None:
+        self._repository = repository
+
+    def with_versions(self, model: str, numbers: set[int]) -> str | None:
+        """Return the model's whole configuration as JSON, with a policy of these versions alone.
+
+        None where the model has no `config.pbtxt`: then Triton completes it, and serves its
+        latest version. Raises ConfigError.
+        """
+        path = self._repository / model / "config.pbtxt"
+        config = model_config_pb2.ModelConfig()
+        try:
+            text_format.Parse(path.read_text(encoding="utf-8"), config)
+        except FileNotFoundError:
+            return None
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+        config.version_policy.specific.versions[:] = sorted(numbers)
+        return str(json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None))
