@@ -17,7 +17,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: up
-up: install models  ## start the embedded Triton and the gateway on 127.0.0.1:8080 (GATEWAY_PORT, …)
+up: install models wheels  ## start the embedded Triton and the gateway on 127.0.0.1:8080 (GATEWAY_PORT, …)
 	@GATEWAY_LOG_FILE="$${GATEWAY_LOG_FILE:-.run/gateway.log}" exec .venv/bin/gateway serve
 
 .PHONY: install
@@ -27,7 +27,7 @@ install: .venv/installed .venv-models/installed  ## create both environments
 models: $(MINILM)  ## build the model files that are too large to commit
 
 .PHONY: test
-test: install models  ## run every test: real HTTP, real Triton, real models
+test: install models wheels  ## run every test: real HTTP, real Triton, real models
 	.venv/bin/pytest
 
 .PHONY: check

@@ -13,6 +13,7 @@ import msgspec
 import uvloop
 
 from gateway.app import Gateway
+from gateway.commands.check import check
 from gateway.commands.environments import environments
 from gateway.commands.lock import lock
 from gateway.commands.options import options, settings
@@ -32,7 +33,7 @@ def main() -> None:
     """A gateway in front of NVIDIA Triton: versioned preprocessing, batching, releases."""
 
 
-for command in (environments, lock, release, wheels):
+for command in (check, environments, lock, release, wheels):
     main.add_command(command)
 
 

@@ -33,7 +33,7 @@ import msgspec
 #: Entries of `errors` in one answer; a batch of a thousand bad rows needs no thousand lines.
 MOST_ERRORS = 100
 LONGEST_REASON = 400
-_PATH = re.compile(r"(?:/[\w.@+-]+)+/([\w.@+-]+)")
+_PATH = re.compile(r"(?<![\w.])(?:/[\w.@+-]+)+/([\w.@+-]+)")
 
 
 class InputError(msgspec.Struct, frozen=True):

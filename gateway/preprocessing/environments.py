@@ -128,7 +128,8 @@ def run_uv(*arguments: str | Path, **variables: str) -> str:
     except subprocess.TimeoutExpired:
         raise EnvironmentFailure(f"uv {arguments[0]}: not done in {BUILD_SECONDS} s") from None
     if done.returncode:
-        raise EnvironmentFailure("\n".join(done.stderr.strip().splitlines()[-8:]))
+        words = " ".join(line.strip() for line in done.stderr.strip().splitlines()[-8:])
+        raise EnvironmentFailure(words[max(0, words.find("error: ")) :])
     return done.stdout
 
 

@@ -1,0 +1,77 @@
+"""`gateway check`: the regression gate before a deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import click
+import uvloop
+
+from gateway.app import Gateway
+from gateway.commands.options import options, settings
+from gateway.releases.lock import LockError
+from gateway.releases.manifest import ManifestError
+from gateway.serving.live import PASSING
+from gateway.settings import Settings
+from gateway.telemetry import logs
+from gateway.triton.embedded import EmbeddedTritonError
+
+Verdict = tuple[str, str, str, str, str]
+HEADER: Verdict = ("model", "release", "preprocessor", "verdict", "reason")
+
+
+@click.command()
+@click.option("--seconds", default=600.0, show_default=True, help="longest that it may take")
+@options()
+def check(seconds: float, **given: Any) -> None:
+    """Align every declared release, against an embedded Triton or the one of --triton.
+
+    Takes no traffic. Exits with 1 when any release does not align, and says why.
+    """
+    config = settings(given).model_copy(update={"port": 0, "host": "127.0.0.1"})
+    logs.configure(config)
+    try:
+        verdicts = uvloop.run(_verdicts(config, seconds))
+    except (ManifestError, LockError, EmbeddedTritonError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    _print(verdicts)
+    failed = sum(verdict[3] != "aligned" for verdict in verdicts)
+    click.echo(f"{len(verdicts) - failed} aligned, {failed} not")
+    if failed:
+        raise SystemExit(1)
+
+
+async def _verdicts(config: Settings, seconds: float) -> list[Verdict]:
+    """Start a gateway, wait until each release is ready or rejected, and stop it."""
+    gateway = Gateway(config, say=lambda _: None)
+    deadline = time.monotonic() + seconds
+    try:
+        await gateway.start()
+        while time.monotonic() < deadline:
+            found = _now(gateway)
+            if all(reason not in PASSING for *_, reason in found):
+                break
+            await asyncio.sleep(0.1)
+        return found
+    finally:
+        await gateway.stop()
+
+
+def _now(gateway: Gateway) -> list[Verdict]:
+    verdicts = []
+    for model, traffic in sorted(gateway.pipeline.traffic.items()):
+        for name, live in sorted(traffic.lives.items()):
+            state, reason = live.state
+            verdict = "aligned" if state == "ready" else state
+            verdicts.append((model, name, live.release.preprocessor, verdict, reason))
+    return verdicts
+
+
+def _print(verdicts: list[Verdict]) -> None:
+    rows = [HEADER, *verdicts]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())
