@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -50,6 +52,35 @@ def test_an_unknown_key_in_the_file_is_named(
     monkeypatch.setenv("GATEWAY_CONFIG", str(tmp_path / "gateway.toml"))
     with pytest.raises(ValidationError, match="prot"):
         Settings()
+
+
+@pytest.mark.parametrize(("text", "told"), [("port = = 1", "line 1"), (None, "does not exist")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None, told: str) -> None:
+    file = tmp_path / "my.toml"
+    if text is not None:
+        file.write_text(text)
+    done = subprocess.run(
+        [GATEWAY, "serve"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GATEWAY_CONFIG": str(file)},
+    )
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "my.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_told_before_triton_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [GATEWAY, "serve", "--port", str(port), "--run-dir", str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"port {port}" in done.stderr
+    assert "starting Triton" not in done.stdout
 
 
 def test_settings_are_frozen() -> None:

@@ -89,6 +89,25 @@ async def test_a_killed_model_instance_is_mended(tmp_path: Path) -> None:
         stack.interrupt()
 
 
+async def test_deadlines_that_pass_do_not_unload_the_model(tmp_path: Path) -> None:
+    stack = serve(tmp_path, models="minilm")
+    body = {"inputs": ["a text that takes its time " * 40] * 16}
+    try:
+        async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+            for milliseconds in range(40, 100, 5):
+                answer = await client.post(
+                    "/minilm_batch_predict",
+                    json=body,
+                    headers={"X-Request-Timeout-Ms": str(milliseconds)},
+                )
+                assert answer.status_code == 504
+            await asyncio.sleep(3)  # longer than the pause between two looks at Triton
+            assert (await client.post("/minilm_batch_predict", json=body)).status_code == 200
+        assert "only fails" not in stack.log.read_text()
+    finally:
+        stack.interrupt()
+
+
 async def _wait(client: httpx.AsyncClient, *, ready: bool) -> dict[str, str]:
     """Poll /readyz until it says so; returns the problems it named."""
     async with asyncio.timeout(RESUME_SECONDS):

@@ -269,6 +269,20 @@ def test_wrong_method_elsewhere(client: httpx.Client) -> None:
     assert client.get("/livez").status_code == 200
 
 
+def test_a_path_that_is_no_text(client: httpx.Client) -> None:
+    for path in ("/%ff_single_predict", "/models/%ff"):
+        method = "POST" if "predict" in path else "GET"
+        assert_problem(client.request(method, path), 404, "unknown_route")
+
+
+def test_a_megabyte_of_nan_gets_a_short_answer(client: httpx.Client) -> None:
+    body = b'{"inputs": [' + b"NaN," * 250_000 + b"NaN]}"
+    answer = client.post(f"/tumor_{BATCH}", content=body, headers=JSON)
+    problem = assert_problem(answer, 400, "not_json")
+    assert len(problem["errors"]) == 100
+    assert len(answer.content) < 20_000
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "1.5", "99999999", "1" * 5000])
 def test_bad_deadline(client: httpx.Client, value: str) -> None:
     answer = client.post(

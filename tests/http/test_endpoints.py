@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -114,6 +115,25 @@ def test_request_id_is_echoed_and_logged(client: httpx.Client, stack: Stack) -> 
     lines = [line for line in stack.log.read_text().splitlines() if "trace-me.1" in line]
     assert len(lines) == 1
     assert '"status":200' in lines[0]
+
+
+def test_a_single_does_not_wait_for_a_whole_batch(client: httpx.Client) -> None:
+    batch = {"inputs": ["words that make this a long text " * 30] * 300}
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(client.post, "/minilm_batch_predict", json=batch)
+        time.sleep(0.5)
+        assert not pending.done()
+        for _ in range(3):
+            single = client.post("/minilm_single_predict", json={"input": "short"})
+            assert single.status_code == 200
+        assert not pending.done(), "the singles must have overtaken the batch"
+        assert len(pending.result().json()["outputs"]) == 300
+
+
+def test_probes_may_use_head(client: httpx.Client) -> None:
+    for path in ("/livez", "/readyz", "/models", "/metrics"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_singles_and_batches_agree_under_concurrency(client: httpx.Client) -> None:

@@ -166,10 +166,28 @@ def test_a_missing_declaration_or_method_fails_at_start() -> None:
         Misspelt()  # type: ignore[abstract]
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [("string", (1,)), ("int64", (0,)), ("int64", (-2,))])
-def test_a_spec_that_cannot_be(dtype: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "shape", "pad"),
+    [("string", (1,), 0), ("int64", (0,), 0), ("int64", (-2,), 0), ("uint8", (-1,), -1)],
+)
+def test_a_spec_that_cannot_be(dtype: str, shape: tuple[int, ...], pad: int) -> None:
     with pytest.raises(ContractViolation):
-        TensorSpec("x", dtype, shape)
+        TensorSpec("x", dtype, shape, pad)
+
+
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_a_thread_becomes_that_instance_s_failure(
+    ending: type[BaseException],
+) -> None:
+    class Exiting(Codes):
+        def preprocess(self, instances: Sequence[str], parameters: Sequence[Any]) -> list[Prepared]:
+            if "exit" in instances:
+                raise ending
+            return super().preprocess(instances, parameters)
+
+    good, bad = Runner(Exiting()).prepare([Payload(b'"fine"'), Payload(b'"exit"')])
+    assert isinstance(good, Prepared)
+    assert isinstance(bad, RuntimeError)
 
 
 def test_description_is_plain_data() -> None:

@@ -1,0 +1,41 @@
+"""The log: one JSON object a line, and nothing of what clients sent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.stack import ROOT
+
+SCRIPT = """
+import logging, sys
+import structlog
+from pathlib import Path
+from gateway.settings import Settings
+from gateway.telemetry import logs
+
+def fail(payload):
+    raise ValueError("broken")
+
+logs.configure(Settings(log_file=Path(sys.argv[1])))
+try:
+    fail("the patient's record")
+except ValueError as error:
+    structlog.get_logger().error("preprocess failed", request_id="r1", exc_info=error)
+logging.getLogger("some.library").warning("told %s", "so", extra={"port": 7})
+structlog.get_logger().debug("too quiet")
+"""
+
+
+def test_lines_are_json_without_request_content(tmp_path: Path) -> None:
+    log = tmp_path / "folder/log.json"
+    subprocess.run([sys.executable, "-c", SCRIPT, str(log)], cwd=ROOT, check=True)
+    failed, library = (json.loads(line) for line in log.read_text().splitlines())
+    assert (failed["event"], failed["request_id"]) == ("preprocess failed", "r1")
+    assert failed["exception"][0]["exc_type"] == "ValueError"
+    assert "patient" not in log.read_text()
+    assert (library["event"], library["logger"], library["port"]) == ("told so", "some.library", 7)
+    assert library["level"] == logging.getLevelName(logging.WARNING).lower()
