@@ -45,9 +45,8 @@ class InputError(msgspec.Struct, frozen=True):
 
 
 def public(reason: str) -> str:
-    """Cut what Triton, uv or a worker said down to what may be shown: one line, no paths."""
-    line = reason.strip().partition("\n")[0]
-    return _PATH.sub(r"\1", line)[:LONGEST_REASON]
+    """Cut what Triton, uv or a worker said down to what may be shown: a line without paths."""
+    return _PATH.sub(r"\1", " ".join(reason.split()))[:LONGEST_REASON]
 
 
 class GatewayError(Exception):

@@ -128,8 +128,8 @@ def run_uv(*arguments: str | Path, **variables: str) -> str:
     except subprocess.TimeoutExpired:
         raise EnvironmentFailure(f"uv {arguments[0]}: not done in {BUILD_SECONDS} s") from None
     if done.returncode:
-        words = " ".join(line.strip() for line in done.stderr.strip().splitlines()[-8:])
-        raise EnvironmentFailure(words[max(0, words.find("error: ")) :])
+        words = [line for line in done.stderr.splitlines() if not line.startswith("Using Python")]
+        raise EnvironmentFailure("\n".join(words[-8:]).strip())
     return done.stdout
 
 
