@@ -97,7 +97,8 @@ class Environments:
         offline = ("--offline", "--no-index") if self._offline else ()
         run_uv(
             *("pip", "install", "--python", folder / "bin/python", "--require-hashes", "--no-deps"),
-            *("--compile-bytecode", "--only-binary", ":all:"),
+            # Copies, not links into the cache of uv: who edits one environment edits only that one.
+            *("--compile-bytecode", "--link-mode", "copy", "--only-binary", ":all:"),
             *("--find-links", self._wheelhouse, *offline),
             *("--requirements", folder / REQUIREMENTS),
         )
