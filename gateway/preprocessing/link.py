@@ -110,6 +110,7 @@ class Link:
                 future.set_exception(WorkerLost("the worker died"))
 
     def _kill(self, seconds: float) -> None:
+        self.connected = False  # at once: nobody else may ask a worker that is being killed
         if self._pid:
             log.error("worker hangs: killed", pid=self._pid, seconds=seconds)
             with suppress(ProcessLookupError):
