@@ -1,0 +1,299 @@
+"""Misaligned releases: each is rejected before its first request, and the old one goes on serving.
+
+Every case declares a release 2 of `tumor` with all the traffic while requests keep coming. The
+gate must reject it for the right reason, told in `/models/tumor`, `/readyz`, the log and the
+metric, and no request may fail or be answered by it.
+
+That Triton answers from another version than it was asked for cannot be brought about with a real
+Triton, and is not faked here. What can be: it holds another version's weights than the files that
+are locked, as it does after a repository was changed without a reload; see the last test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.releases.lock import LockedRelease
+from tests.support.goldens import cases
+from tests.support.stack import Stack, serve
+from tests.support.variants import MODEL, Workshop, replace
+
+START_SECONDS, CALL_SECONDS = 8, 2
+REJECTION_SECONDS = 60
+DIE = '__import__("os")._exit(3)\n        '
+HANG = '__import__("time").sleep(3600)\n        '
+PREPROCESS, POSTPROCESS = "rows = np.array(", "verdicts = []"
+IMPORT = "_MEASURES = ("
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is wrong with release 2, and a characteristic part of the reason it is rejected for.
+
+    `edits` and `goldens` are replacements in the preprocessor's module and its golden cases;
+    `lock` says who locks it; `spoil` is what happens after it was locked.
+    """
+
+    name: str
+    reason: str
+    edits: Mapping[str, str] = field(default_factory=dict)
+    goldens: Mapping[str, str] = field(default_factory=dict)
+    most_goldens: int | None = None
+    model_version: int = 1
+    lock: str = "project"
+    spoil: Callable[[Workshop, LockedRelease], None] = lambda workshop, locked: None
+
+
+def replace_weights(workshop: Workshop, locked: LockedRelease) -> None:
+    path = workshop.folder / "2/model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_version(workshop: Workshop, locked: LockedRelease) -> None:
+    shutil.rmtree(workshop.folder / "2")
+
+
+def rebuild_wheel(workshop: Workshop, locked: LockedRelease) -> None:
+    """Give the locked version's wheel another line; the locked one was never installed here."""
+    module = workshop.settings.preprocessors / MODEL / "src/tumor_preprocessor/preprocessor.py"
+    replace(module, {'"""Name the more probable class."""': '"""Name the likelier class."""'})
+    assert workshop.wheel().digest != locked.wheel
+
+
+def other_dependency(workshop: Workshop, locked: LockedRelease) -> None:
+    (metadata,) = workshop.site_packages(locked).glob("msgspec-*.dist-info/METADATA")
+    text = re.sub(r"(?m)^Version: .*$", "Version: 0.19.0", metadata.read_text())
+    metadata.unlink()  # a new file: the installed one may be linked to uv's cache
+    metadata.write_text(text)
+
+
+def extra_dependency(workshop: Workshop, locked: LockedRelease) -> None:
+    info = workshop.site_packages(locked) / "surprise-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: surprise\nVersion: 1.0\n")
+
+
+CASES = [
+    Case(
+        "swapped vocabulary",
+        "features: values differ",
+        {'"radius",\n    "texture",': '"texture",\n    "radius",'},
+    ),
+    Case(
+        "renamed tensor",
+        "the model has no input 'measurements', only ['features']",
+        {'TensorSpec("features"': 'TensorSpec("measurements"', '{"features":': '{"measurements":'},
+        {'"tensors": {"features"': '"tensors": {"measurements"'},
+    ),
+    Case(
+        "wrong dtype",
+        "input 'features': float64 is declared, the model has FP32",
+        {
+            '"features", "float32"': '"features", "float64"',
+            '"features": row}': '"features": row.astype(np.float64)}',
+        },
+        {'{"features": {"dtype": "float32"': '{"features": {"dtype": "float64"'},
+    ),
+    Case(
+        "wrong shape",
+        "input 'features': [1, 30] is declared, not [30]",
+        {
+            '"float32", (len(FEATURES),)': '"float32", (1, len(FEATURES))',
+            '"features": row}': '"features": row[None]}',
+        },
+        {'"shape": [30]': '"shape": [1, 30]'},
+    ),
+    Case(
+        "wrong labels order",
+        "$.label: 'benign' instead of 'malignant'",
+        {'= ("malignant", "benign")': '= ("benign", "malignant")'},
+    ),
+    Case(
+        "golden off by more than the tolerance",
+        "(± 1e-05)",
+        {'float(row["probabilities"][best])': 'float(row["probabilities"][best]) - 1e-3'},
+    ),
+    Case(
+        "weights replaced in place",
+        "model file 2/model.onnx changed",
+        model_version=2,
+        spoil=replace_weights,
+    ),
+    Case(
+        "missing model version",
+        "model file 2/model.onnx is missing",
+        model_version=2,
+        spoil=remove_version,
+    ),
+    Case("wheel rebuilt with a changed line", "ash mismatch", lock="hand", spoil=rebuild_wheel),
+    Case(
+        "another version of a dependency",
+        "dependency msgspec is 0.19.0, locked is",
+        spoil=other_dependency,
+    ),
+    Case(
+        "an extra dependency",
+        "dependency surprise==1.0 is installed but not locked",
+        spoil=extra_dependency,
+    ),
+    Case(
+        "crash at import",
+        "worker ended with 1",
+        {IMPORT: "raise RuntimeError\n" + IMPORT},
+        lock="hand",
+    ),
+    Case("hang at import", "not up within", {IMPORT: HANG.strip() + "\n" + IMPORT}, lock="hand"),
+    Case(
+        "crash at preprocess",
+        "preprocess failed: the worker died of it twice",
+        {PREPROCESS: DIE + PREPROCESS},
+        most_goldens=1,
+    ),
+    Case("hang at preprocess", "no reply within", {PREPROCESS: HANG + PREPROCESS}, most_goldens=1),
+    Case(
+        "crash at postprocess",
+        "postprocess failed: the worker died of it twice",
+        {POSTPROCESS: DIE + POSTPROCESS},
+        most_goldens=1,
+    ),
+    Case(
+        "hang at postprocess", "no reply within", {POSTPROCESS: HANG + POSTPROCESS}, most_goldens=1
+    ),
+    Case("not locked", "it is not locked", lock="nobody"),
+]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("misaligned"))
+
+
+@pytest.fixture(scope="module")
+def serving(workshop: Workshop) -> Iterator[Stack]:
+    """A gateway on the workshop's repository, whose workers may neither start nor reply slowly."""
+    stack = serve(
+        workshop.root / "run",
+        repository=str(workshop.repository),
+        wheelhouse=str(workshop.settings.wheelhouse),
+        environments=str(workshop.settings.environments),
+        workers="1",
+        worker_start_seconds=str(START_SECONDS),
+        worker_call_seconds=str(CALL_SECONDS),
+        watch_seconds="0.1",
+    )
+    yield stack
+    stack.interrupt()
+
+
+@asynccontextmanager
+async def load(
+    client: httpx.AsyncClient, body: dict[str, Any]
+) -> AsyncIterator[list[httpx.Response]]:
+    """Send requests all the while; gives the answers so far."""
+    stop = asyncio.Event()
+    answers: list[httpx.Response] = []
+
+    async def user() -> None:
+        while not stop.is_set():
+            answers.append(await client.post(f"/{MODEL}_single_predict", json=body))
+            await asyncio.sleep(0.02)
+
+    users = [asyncio.create_task(user()) for _ in range(2)]
+    try:
+        yield answers
+    finally:
+        stop.set()
+        await asyncio.gather(*users)
+
+
+async def releases(client: httpx.AsyncClient) -> dict[str, Any]:
+    shown: dict[str, Any] = (await client.get(f"/models/{MODEL}")).json()["releases"]
+    return shown
+
+
+async def rejections(client: httpx.AsyncClient) -> float:
+    text = (await client.get("/metrics")).text
+    labels = f'{{model="{MODEL}",release="2"}}'
+    found = re.search(
+        rf"^gateway_release_rejections_total{re.escape(labels)} (\S+)$", text, re.MULTILINE
+    )
+    return float(found[1]) if found else 0.0
+
+
+def logged(path: Path, start: int) -> list[str]:
+    """The reasons of the rejections of release 2 that were logged since `start`."""
+    entries = map(json.loads, path.read_text()[start:].splitlines())
+    return [
+        entry["reason"]
+        for entry in entries
+        if entry["event"] == "release rejected"
+        and (entry["model"], entry["release"]) == (MODEL, "2")
+    ]
+
+
+def prepare(workshop: Workshop, case: Case, version: str) -> LockedRelease | None:
+    """Build, lock and spoil what release 2 is made of."""
+    workshop.variant(version, case.edits, case.goldens, case.most_goldens)
+    if case.lock == "nobody":
+        return None
+    if case.model_version > 1:
+        workshop.add_version(case.model_version)
+    if case.lock == "hand":
+        locked = workshop.locked_by_hand()
+    else:
+        locked = workshop.locked(version, case.model_version)
+    case.spoil(workshop, locked)
+    return locked
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_misaligned_release_is_rejected(
+    workshop: Workshop, serving: Stack, case: Case
+) -> None:
+    request, version = cases(MODEL)[0], f"1.0.{CASES.index(case) + 1}"
+    locked = await asyncio.to_thread(prepare, workshop, case, version)
+    start = len(serving.log.read_text())
+    async with httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
+        before = await rejections(client)
+        async with load(client, request.single) as answers:
+            workshop.declare(version, case.model_version, locked)
+            try:
+                async with asyncio.timeout(REJECTION_SECONDS):
+                    shown: dict[str, Any] = {}
+                    while shown.get("state") != "rejected":
+                        shown = (await releases(client)).get("2", {})
+                        assert shown.get("state") != "ready"
+                        await asyncio.sleep(0.05)
+                assert case.reason in shown["reason"]
+                ready = await client.get("/readyz")
+                assert ready.status_code == 200
+                assert case.reason in ready.json()["warnings"][f"{MODEL}/2"]
+                assert await rejections(client) > before
+                assert any(case.reason in reason for reason in logged(serving.log, start))
+                pinned = await client.post(
+                    f"/{MODEL}_single_predict", json=request.single, headers={"X-Release": "2"}
+                )
+                assert pinned.status_code == 503
+            finally:
+                workshop.restore()
+                async with asyncio.timeout(REJECTION_SECONDS):
+                    while (await releases(client)).keys() != {"1"}:
+                        await asyncio.sleep(0.05)
+                workshop.clear_versions()
+    assert len(answers) > 5
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["release"] for answer in answers} == {"1"}
+    assert all(request.wrong(answer.json()["output"]) is None for answer in answers)
