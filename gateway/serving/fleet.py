@@ -121,11 +121,13 @@ class Fleet:
     def _route(self, model: str) -> None:
         """Put the declared traffic into force if all of it is proven; retire what is obsolete."""
         item = self._manifests[model]
-        current: dict[str, Live] = {}  # who answers for a name: its newest proven definition
+        current: dict[
+            str, Live
+        ] = {}  # who answers for a name: its newest proven definition, or else its newest
         newest: dict[str, Live] = {}
         for live in (live for live in self._lives if live.model == model):
             newest[live.name] = live
-            if live.proven or live.name not in current:
+            if live.proven or not (live.name in current and current[live.name].proven):
                 current[live.name] = live
         before = self._pipeline.traffic.get(model)
         weights = _in_force(item, current, before.weights if before else {})
