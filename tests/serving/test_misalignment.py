@@ -15,6 +15,7 @@ import asyncio
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,15 +23,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from gateway.releases.lock import LockedRelease
 from tests.support.goldens import cases
-from tests.support.stack import Stack, serve
+from tests.support.stack import ROOT, Stack, serve
 from tests.support.variants import MODEL, Workshop, replace
 
 START_SECONDS, CALL_SECONDS = 8, 2
-REJECTION_SECONDS = 60
+REJECTION_SECONDS = 30
+MODELS_PYTHON = ".venv-models/bin/python"
+#: Turns every leaf of the trees around: malignant becomes benign.
+NEGATE = """
+import sys, onnx
+model = onnx.load(sys.argv[1])
+for attribute in model.graph.node[0].attribute:
+    if attribute.name in ("base_values", "class_weights"):
+        attribute.floats[:] = [-value for value in attribute.floats]
+onnx.save(model, sys.argv[1])
+"""
 DIE = '__import__("os")._exit(3)\n        '
 HANG = '__import__("time").sleep(3600)\n        '
 PREPROCESS, POSTPROCESS = "rows = np.array(", "verdicts = []"
@@ -60,6 +72,10 @@ def replace_weights(workshop: Workshop, locked: LockedRelease) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def turn_around(weights: Path) -> None:
+    subprocess.run([MODELS_PYTHON, "-c", NEGATE, str(weights)], cwd=ROOT, check=True)
 
 
 def remove_version(workshop: Workshop, locked: LockedRelease) -> None:
@@ -233,6 +249,28 @@ async def rejections(client: httpx.AsyncClient) -> float:
     return float(found[1]) if found else 0.0
 
 
+async def rejected_for(client: httpx.AsyncClient, reason: str) -> None:
+    """Wait until release 2 is shown as rejected for this reason; it must never be ready."""
+    shown: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(REJECTION_SECONDS):
+            while shown.get("state") != "rejected" or reason not in shown["reason"]:
+                shown = (await releases(client)).get("2", {})
+                assert shown.get("state") != "ready"
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"release 2 is not rejected for {reason!r}: {shown}")
+
+
+async def restored(workshop: Workshop, client: httpx.AsyncClient) -> None:
+    """Take release 2 away, and wait until only release 1 is left."""
+    workshop.restore()
+    async with asyncio.timeout(REJECTION_SECONDS):
+        while (await releases(client)).keys() != {"1"}:
+            await asyncio.sleep(0.05)
+    workshop.clear_versions()
+
+
 def logged(path: Path, start: int) -> list[str]:
     """The reasons of the rejections of release 2 that were logged since `start`."""
     entries = map(json.loads, path.read_text()[start:].splitlines())
@@ -271,13 +309,7 @@ async def test_a_misaligned_release_is_rejected(
         async with load(client, request.single) as answers:
             workshop.declare(version, case.model_version, locked)
             try:
-                async with asyncio.timeout(REJECTION_SECONDS):
-                    shown: dict[str, Any] = {}
-                    while shown.get("state") != "rejected":
-                        shown = (await releases(client)).get("2", {})
-                        assert shown.get("state") != "ready"
-                        await asyncio.sleep(0.05)
-                assert case.reason in shown["reason"]
+                await rejected_for(client, case.reason)
                 ready = await client.get("/readyz")
                 assert ready.status_code == 200
                 assert case.reason in ready.json()["warnings"][f"{MODEL}/2"]
@@ -288,12 +320,49 @@ async def test_a_misaligned_release_is_rejected(
                 )
                 assert pinned.status_code == 503
             finally:
-                workshop.restore()
-                async with asyncio.timeout(REJECTION_SECONDS):
-                    while (await releases(client)).keys() != {"1"}:
-                        await asyncio.sleep(0.05)
-                workshop.clear_versions()
+                await restored(workshop, client)
     assert len(answers) > 5
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["release"] for answer in answers} == {"1"}
     assert all(request.wrong(answer.json()["output"]) is None for answer in answers)
+
+
+async def test_the_reason_shown_is_that_of_the_newest_definition(
+    workshop: Workshop, serving: Stack
+) -> None:
+    async with httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
+        try:
+            workshop.declare("1.0.0", 2, None)
+            await rejected_for(client, "it is not locked")
+            missing = msgspec.structs.replace(workshop.first, model_version=2)
+            workshop.declare("1.0.0", 3, missing)
+            await rejected_for(client, "model_version is 3, locked is 2")
+        finally:
+            await restored(workshop, client)
+
+
+async def test_weights_that_triton_holds_are_not_those_that_are_locked(
+    workshop: Workshop, serving: Stack
+) -> None:
+    """The right weights are put in place and locked; Triton still answers from the others."""
+    reason = "$.label: 'benign' instead of 'malignant'"
+    workshop.add_version(2)
+    weights = workshop.folder / "2/model.onnx"
+    right = weights.read_bytes()
+    turn_around(weights)
+    async with httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
+        async with load(client, cases(MODEL)[0].single) as answers:
+            try:
+                workshop.declare("1.0.0", 2, workshop.locked_weights(2))
+                await rejected_for(client, reason)
+                before = await rejections(client)
+                weights.write_bytes(right)
+                workshop.declare("1.0.0", 2, workshop.locked_weights(2))
+                async with asyncio.timeout(REJECTION_SECONDS):
+                    while await rejections(client) == before:
+                        await asyncio.sleep(0.05)
+                await rejected_for(client, reason)
+            finally:
+                await restored(workshop, client)
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["release"] for answer in answers} == {"1"}

@@ -102,6 +102,11 @@ class Workshop:
             requirements=[*others, f"{own} --hash={wheel.digest}"],
         )
 
+    def locked_weights(self, number: int) -> LockedRelease:
+        """Lock another model version, as it is now, with release 1's preprocessor."""
+        model = lock.digest_model(self.folder, number)
+        return msgspec.structs.replace(self.first, model_version=number, model=model)
+
     def add_version(self, number: int) -> None:
         """Give the model another version, the same as its first, staged and served."""
         for folder in (self._staging, self.folder):
