@@ -27,8 +27,8 @@ from gateway.triton.cluster import Cluster
 
 log = structlog.get_logger(__name__)
 
-#: Instances given to one preprocessing call, and such calls at a time: small enough that a large
-#: batch does not hold up the singles behind it, large enough to spread the cost of the hand-over.
+#: Most instances in one preprocessing call, and such calls at a time: small enough that a batch
+#: does not hold up the singles behind it, large enough to spread the cost of the hand-over.
 PREPARE_ROWS = 32
 PREPARE_CALLS = 2
 #: Seconds of one preprocessing call beyond which the next hands over fewer instances.
@@ -140,8 +140,7 @@ class Lane:
 
     def _next_parts(self) -> list[Part]:
         """Take some instances, oldest request first; skip who no longer waits."""
-        parts: list[Part] = []
-        room = self._prepare_rows
+        parts, room = list[Part](), self._prepare_rows
         while self._jobs and room:
             job = self._jobs.popleft()
             if job.over:

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from gateway_preprocessor.wire import Identity
 
-from gateway.errors import GatewayError, public
+from gateway.errors import GatewayError, InferenceFailed, public
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.workers import Worker, Workers
@@ -166,7 +166,7 @@ class Live:
     async def _prove(self, gate: Gate, lane: Lane, replica: Replica) -> None:
         try:
             load = await gate.prove_replica(replica)
-        except Misaligned as error:
+        except (Misaligned, InferenceFailed) as error:
             lane.proven.pop(replica.endpoint, None)
             self._reject(str(error))
         except GatewayError as error:

@@ -107,8 +107,8 @@ async def test_the_split_follows_the_weights(rolling: Stack, repository: Path) -
                 seen[answer.json()["release"]] += 1
 
         await asyncio.gather(*(user() for _ in range(16)))
-    # 2.576 standard deviations hold 99 % of a binomial distribution.
-    spread = 2.576 * math.sqrt(requests * weight * (1 - weight))
+    # 3.89 standard deviations hold all but one in 10,000 of a binomial distribution's draws.
+    spread = 3.89 * math.sqrt(requests * weight * (1 - weight))
     assert abs(seen["1"] - requests * weight) <= spread, seen
 
 

@@ -25,7 +25,7 @@ try:
     fail("the patient's record")
 except ValueError as error:
     structlog.get_logger().error("preprocess failed", request_id="r1", exc_info=error)
-logging.getLogger("some.library").warning("told %s", "so", extra={"port": 7})
+logging.getLogger("a_package.module").warning("told %s", "so", extra={"port": 7})
 structlog.get_logger().debug("too quiet")
 """
 
@@ -37,5 +37,9 @@ def test_lines_are_json_without_request_content(tmp_path: Path) -> None:
     assert (failed["event"], failed["request_id"]) == ("preprocess failed", "r1")
     assert failed["exception"][0]["exc_type"] == "ValueError"
     assert "patient" not in log.read_text()
-    assert (library["event"], library["logger"], library["port"]) == ("told so", "some.library", 7)
+    assert (library["event"], library["logger"], library["port"]) == (
+        "told so",
+        "a_package.module",
+        7,
+    )
     assert library["level"] == logging.getLevelName(logging.WARNING).lower()
