@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -75,18 +77,21 @@ def test_an_external_triton_is_used_as_it_is(stack: Stack, tmp_path: Path) -> No
 
 
 def test_an_unreachable_triton_is_told(tmp_path: Path) -> None:
-    settings = {"port": "18476", "models": "tumor", "triton": "127.0.0.1:9"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {"port": str(port), "models": "tumor", "triton": "127.0.0.1:9"}
     stack = Stack([GATEWAY, "serve"], tmp_path, **settings)
     try:
-        with httpx.Client(base_url="http://127.0.0.1:18476", timeout=10) as client:
-            for _ in range(100):
-                try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            told = ""
+            deadline = time.monotonic() + 60
+            while "no Triton replica answers" not in told:
+                assert time.monotonic() < deadline, told
+                time.sleep(0.1)
+                with suppress(httpx.ConnectError):
                     ready = client.get("/readyz")
-                    break
-                except httpx.ConnectError:
-                    time.sleep(0.1)
-            assert ready.status_code == 503
-            assert "no Triton replica answers" in ready.json()["problems"]["tumor/1"]
+                    assert ready.status_code == 503
+                    told = ready.json()["problems"].get("tumor/1", "")
             answer = client.post("/tumor_single_predict", json=cases("tumor")[0].single)
             assert (answer.status_code, answer.json()["code"]) == (503, "triton_unreachable")
             assert answer.headers["Retry-After"]
