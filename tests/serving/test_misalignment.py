@@ -31,8 +31,8 @@ from tests.support.goldens import cases
 from tests.support.stack import ROOT, Stack, serve
 from tests.support.variants import MODEL, Workshop, replace
 
-START_SECONDS, CALL_SECONDS = 8, 2
-REJECTION_SECONDS = 30
+START_SECONDS, CALL_SECONDS = 12, 3
+REJECTION_SECONDS = 90
 MODELS_PYTHON = ".venv-models/bin/python"
 #: Turns every leaf of the trees around: malignant becomes benign.
 NEGATE = """

@@ -21,7 +21,7 @@ from tests.support.goldens import TOLERANCE, cases
 from tests.support.repository import copied
 from tests.support.stack import GATEWAY, ROOT, Stack, serve
 
-CHANGE_SECONDS = 30
+CHANGE_SECONDS = 60
 TEXTS = ["A cat sits on the mat.", "Wie wird das Wetter?", "今天天气很好", "a " * 400]
 
 
