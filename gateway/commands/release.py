@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -163,6 +164,8 @@ def _states(url: str) -> dict[str, dict[str, str]]:
             for model in models
         }
     except OSError as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise click.ClickException(f"{url} does not answer: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise click.ClickException(f"{url} answers, but not as a gateway does") from None

@@ -26,6 +26,10 @@ class WorkerLost(ConnectionError):
     """The worker died, hung or hung up before it replied."""
 
 
+class WorkerHung(WorkerLost):
+    """The worker did not reply in time, and was killed for it."""
+
+
 class Link:
     """Connects to the worker behind `socket`, again and again, until closed.
 
@@ -52,13 +56,15 @@ class Link:
         number = next(self._ids)
         future: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
         self.waiting[number] = future
-        wire.write(self._writer, msgspec.structs.replace(request, id=number))
         try:
+            wire.write(self._writer, msgspec.structs.replace(request, id=number))
             async with asyncio.timeout(seconds):
                 answer = await future
+        except RuntimeError as error:  # uvloop's word for a connection that has just closed
+            raise WorkerLost(str(error)) from None
         except TimeoutError:
             self._kill(seconds)
-            raise WorkerLost(f"no reply within {seconds} s") from None
+            raise WorkerHung(f"no reply within {seconds} s") from None
         finally:
             self.waiting.pop(number, None)
         if not isinstance(answer, reply):

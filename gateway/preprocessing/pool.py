@@ -22,7 +22,7 @@ from gateway_preprocessor import Payload, Prepared, wire
 from numpy.typing import NDArray
 
 from gateway.preprocessing.installed import PreprocessorUnavailable
-from gateway.preprocessing.link import Link, WorkerLost
+from gateway.preprocessing.link import Link, WorkerHung, WorkerLost
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +124,7 @@ class WorkerPool:
     async def _surviving(
         self, ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]], items: Sequence[Any]
     ) -> list[T | Exception]:
-        """Ask for all items; if the worker dies of them, once more for each alone.
+        """Ask for all items; if the worker dies meanwhile, again for each alone.
 
         So nothing is lost with a worker, and what killed it takes no neighbour along.
         """
@@ -132,13 +132,23 @@ class WorkerPool:
             return await ask(items)
         except WorkerLost as error:
             log.warning("worker lost", distribution=self._options.distribution, reason=str(error))
-        results: list[T | Exception] = []
-        for item in items:
+        return [await self._alone(ask, item) for item in items]
+
+    async def _alone(
+        self, ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]], item: Any
+    ) -> T | Exception:
+        """Ask for one item; twice if the worker dies, as that may have had another reason."""
+        lost: WorkerLost | None = None
+        for _ in range(2):
             try:
-                results += await ask([item])
+                (result,) = await ask([item])
             except WorkerLost as error:
-                results.append(wire.WorkerFailure(f"the worker died of it twice: {error}"))
-        return results
+                lost = error
+                if isinstance(error, WorkerHung):
+                    break
+            else:
+                return result
+        return wire.WorkerFailure(f"the worker died of it again: {lost}")
 
     async def _ask(self, request: wire.Request, reply: type[Any]) -> Any:
         """Ask the least busy worker; waits for one to come up as long as a call may take."""

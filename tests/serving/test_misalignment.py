@@ -31,7 +31,7 @@ from tests.support.goldens import cases
 from tests.support.stack import ROOT, Stack, serve
 from tests.support.variants import MODEL, Workshop, replace
 
-START_SECONDS, CALL_SECONDS = 12, 3
+START_SECONDS, CALL_SECONDS = 12, 2
 REJECTION_SECONDS = 90
 MODELS_PYTHON = ".venv-models/bin/python"
 #: Turns every leaf of the trees around: malignant becomes benign.
@@ -174,14 +174,14 @@ CASES = [
     Case("hang at import", "not up within", {IMPORT: HANG.strip() + "\n" + IMPORT}, lock="hand"),
     Case(
         "crash at preprocess",
-        "preprocess failed: the worker died of it twice",
+        "preprocess failed: the worker died of it again",
         {PREPROCESS: DIE + PREPROCESS},
         most_goldens=1,
     ),
     Case("hang at preprocess", "no reply within", {PREPROCESS: HANG + PREPROCESS}, most_goldens=1),
     Case(
         "crash at postprocess",
-        "postprocess failed: the worker died of it twice",
+        "postprocess failed: the worker died of it again",
         {POSTPROCESS: DIE + POSTPROCESS},
         most_goldens=1,
     ),
