@@ -61,6 +61,7 @@ class Link:
             async with asyncio.timeout(seconds):
                 answer = await future
         except RuntimeError as error:  # uvloop's word for a connection that has just closed
+            self.connected = False
             raise WorkerLost(str(error)) from None
         except TimeoutError:
             self._kill(seconds)
