@@ -108,6 +108,8 @@ class Bodied(Handler):
         self._size += len(chunk)
         if self._size <= self.limit:
             self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
 
     def body(self) -> bytes:
         """Return the whole body. Raises BodyTooLarge."""
@@ -115,7 +117,9 @@ class Bodied(Handler):
             raise errors.BodyTooLarge(
                 f"The body has {self._size} bytes; at most {self.limit} are read."
             )
-        return b"".join(self._chunks)
+        whole = b"".join(self._chunks)
+        self._chunks.clear()
+        return whole
 
 
 class UnknownRoute(Handler):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import msgspec
 from gateway_preprocessor import JSON, Payload
 
-from gateway.errors import BadHeader, BodyTooLarge
+from gateway.errors import BadHeader
 from gateway.http import envelope
-from gateway.http.base import Handler
+from gateway.http.base import Bodied
 from gateway.serving.lane import Lane
 from gateway.serving.pipeline import Answer, Pipeline
 from gateway.serving.shadow import Shadows
@@ -39,7 +39,7 @@ SINGLE = Form("single", envelope.single, b'{"output":', b",")
 BATCH = Form("batch", envelope.batch, b'{"outputs":[', b"],")
 
 
-class Predict(Handler):
+class Predict(Bodied):
     """Reads a request, has the pipeline answer it, and frames the results with their stamps."""
 
     def initialize(
@@ -51,18 +51,9 @@ class Predict(Handler):
         self._pipeline = pipeline
         self._shadows = shadows
         self._settings = settings
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self.limit = settings.max_body_bytes
         self._gone = False
         self._work: asyncio.Task[Answer] | None = None
-
-    def data_received(self, chunk: bytes) -> None:
-        """Keep the body up to its limit; what comes beyond is read and dropped."""
-        self._size += len(chunk)
-        if self._size <= self._settings.max_body_bytes:
-            self._chunks.append(chunk)
-        else:
-            self._chunks.clear()
 
     def on_connection_close(self) -> None:
         """Stop working for a client that has gone."""
@@ -76,7 +67,8 @@ class Predict(Handler):
         lane = self._pipeline.route(model, given.get("X-Release"), given.get("X-Affinity-Key"))
         self.model = model
         with self._pipeline.opened(lane):
-            deadline = time.monotonic() + self._seconds()
+            seconds = self._seconds()
+            deadline = time.monotonic() + seconds
             payloads = await self._payloads(lane)
             work = self._pipeline.predict(
                 lane, payloads, deadline - time.monotonic(), self.request_id
@@ -93,15 +85,11 @@ class Predict(Handler):
             self.set_header("X-Release", lane.name)
             self.set_header("Server-Timing", _timing(answer.stages))
             form, stamps = self._form, msgspec.json.encode(lane.stamps)[1:]
-            self._shadows.copy(lane, payloads, answer, self._seconds())
+            self._shadows.copy(lane, payloads, answer, seconds)
             await self.finish(form.opening + b",".join(answer.results) + form.closing + stamps)
 
     async def _payloads(self, lane: Lane) -> list[Payload]:
-        limit = self._settings.max_body_bytes
-        if self._size > limit:
-            raise BodyTooLarge(f"The body has {self._size} bytes; at most {limit} are read.")
-        body = b"".join(self._chunks)
-        self._chunks.clear()
+        body = self.body()
         given = self.request.headers.get("Content-Type", JSON)
         read, media_types = self._form.read, lane.description.media_types
         rows = self._settings.max_batch_rows
