@@ -17,7 +17,7 @@ from gateway.http.health import Live, Metrics, Ready
 from gateway.http.models import Model, Models, ModelShadow
 from gateway.http.predict import BATCH, SINGLE, Predict
 from gateway.preprocessing.workers import Workers
-from gateway.releases import manifest
+from gateway.releases import lock, manifest
 from gateway.serving.fleet import Fleet
 from gateway.serving.live import PASSING
 from gateway.serving.pipeline import Pipeline
@@ -84,8 +84,13 @@ class Gateway:
         manifest.read(settings.repository, settings.models)  # before Triton starts in vain
         self._server = self._listen()
         endpoints = settings.triton or (await self._start_triton(),)
-        configs = Configs(settings.repository)
-        self._cluster = Cluster(endpoints, configs, mends=self._triton is not None)
+        repository = settings.repository
+        self._cluster = Cluster(
+            endpoints,
+            Configs(repository),
+            lambda version: lock.digest_model(repository / version[0], version[1]),
+            mends=self._triton is not None,
+        )
         self._cluster.start()
         self._fleet = Fleet(settings, self._cluster, self._workers, self.pipeline, self._say)
         await self._fleet.start()

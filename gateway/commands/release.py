@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from gateway.commands.options import options, settings
-from gateway.releases import manifest, rollout
+from gateway.releases import history, manifest, rollout
 from gateway.releases.manifest import Compare, Manifest, ManifestError, Shadow
 from gateway.releases.rollout import RolloutError
 
@@ -97,6 +97,24 @@ def rollback(model: str, **given: Any) -> None:
     _change(given, model, rollout.rollback)
 
 
+@release.command()
+@click.argument("model")
+@click.argument("release")
+@options("repository")
+def load(model: str, release: str, **given: Any) -> None:
+    """Have RELEASE of MODEL loaded, that it can be given traffic."""
+    _change(given, model, lambda folder, who: rollout.load(folder, release, who))
+
+
+@release.command()
+@click.argument("model")
+@click.argument("release")
+@options("repository")
+def unload(model: str, release: str, **given: Any) -> None:
+    """End RELEASE of MODEL, which gets no traffic; it stays declared."""
+    _change(given, model, lambda folder, who: rollout.unload(folder, release, who))
+
+
 def _change(given: dict[str, Any], model: str, change: Callable[[Path, str], Manifest]) -> None:
     """Make a change and tell what holds now. Raises ClickException."""
     try:
@@ -129,7 +147,7 @@ def _shadow(shadow: Shadow | None) -> str:
 
 
 def _last_change(folder: Path) -> str:
-    if not (changes := rollout.history(folder)):
+    if not (changes := history.read(folder)):
         return "-"
     last = changes[-1]
     return f"{last.time:%Y-%m-%d %H:%M:%S}Z {last.action} by {last.who}"
@@ -141,7 +159,7 @@ def _rows(
     total, copy = sum(declared.traffic.values()), declared.shadow
     for number, (name, item) in enumerate(declared.releases.items()):
         copied = f"{copy.share:.4g} {copy.compare}" if copy and copy.release == name else "-"
-        share = f"{100 * declared.traffic.get(name, 0) / total:.4g}%"
+        share = f"{100 * declared.traffic.get(name, 0) / total:.4g}%" if item.load else "unloaded"
         row = [model, name, str(item.model_version), item.preprocessor, share, copied]
         row.append("-" if number else last_change)
         if states is not None:

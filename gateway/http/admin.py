@@ -1,4 +1,4 @@
-"""`/admin/models/…`: change a model's traffic and shadow, roll back, and look at the history.
+"""`/admin/models/…`: change a model's traffic, shadow and loaded releases; roll back; look back.
 
 Each change is an edit of the model's `releases.toml` (`releases/rollout.py`), made in a thread. The
 gateways that watch the file follow, this one among them.
@@ -21,7 +21,7 @@ from tornado.web import RequestHandler
 from gateway.errors import Forbidden, RolloutRefused, Unauthorized, UnknownModel, public
 from gateway.http.base import Bodied
 from gateway.http.envelope import document
-from gateway.releases import manifest, rollout
+from gateway.releases import history, manifest, rollout
 from gateway.releases.manifest import Compare, Manifest
 from gateway.settings import Settings
 
@@ -71,7 +71,35 @@ class Rollback(msgspec.Struct, forbid_unknown_fields=True):
         return rollout.rollback(folder, WHO)
 
 
-Form = Promote | Traffic | Shadow | Rollback
+class Load(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"release": "1"}`."""
+
+    release: str
+
+    def apply(self, folder: Path) -> Manifest:
+        """Have the release loaded."""
+        return rollout.load(folder, self.release, WHO)
+
+
+class Unload(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"release": "1"}`."""
+
+    release: str
+
+    def apply(self, folder: Path) -> Manifest:
+        """Have the release end; it stays declared."""
+        return rollout.unload(folder, self.release, WHO)
+
+
+Form = Promote | Traffic | Shadow | Rollback | Load | Unload
+FORMS: dict[str, type[Form]] = {
+    "promote": Promote,
+    "traffic": Traffic,
+    "shadow": Shadow,
+    "rollback": Rollback,
+    "load": Load,
+    "unload": Unload,
+}
 
 
 class Admin(Bodied):
@@ -118,7 +146,9 @@ class Change(Admin):
     async def post(self, model: str) -> None:
         """Make the change, and answer what holds now. Raises GatewayError."""
         edited: Manifest = await self.run(model, self._apply)
-        self.write_json({"model": model, "traffic": edited.traffic, "shadow": edited.shadow})
+        unloaded = sorted(edited.releases.keys() - edited.loaded.keys())
+        now = {"traffic": edited.traffic, "shadow": edited.shadow, "unloaded": unloaded}
+        self.write_json({"model": model} | now)
 
     def _apply(self, folder: Path) -> Manifest:
         given = self.request.headers.get("Content-Type", JSON)
@@ -130,16 +160,15 @@ class History(Admin):
 
     async def get(self, model: str) -> None:
         """Answer the changes, oldest first. Raises GatewayError."""
-        self.write_json({"model": model, "history": await self.run(model, rollout.history)})
+        self.write_json({"model": model, "history": await self.run(model, history.read)})
 
 
 def routes(settings: Settings) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
     """Return the routes of this module."""
-    forms = {"promote": Promote, "traffic": Traffic, "shadow": Shadow, "rollback": Rollback}
     return [
         *(
             (rf"/admin/models/([^/]+)/{name}", Change, {"settings": settings, "form": form})
-            for name, form in forms.items()
+            for name, form in FORMS.items()
         ),
         (r"/admin/models/([^/]+)/history", History, {"settings": settings}),
     ]

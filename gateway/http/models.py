@@ -75,6 +75,7 @@ def _summary(model: str, traffic: Traffic) -> dict[str, Any]:
         "declared_traffic": traffic.declared.traffic,
         "shadow": traffic.declared.shadow,
         "releases": {name: _state(live) for name, live in traffic.lives.items()},
+        "unloaded": sorted(traffic.declared.releases.keys() - traffic.declared.loaded.keys()),
     }
 
 

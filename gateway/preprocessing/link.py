@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +36,7 @@ class Link:
     `met` is given the worker's identity after each (re)connection and says whether to use it.
     """
 
-    def __init__(self, socket: Path, met: Callable[[wire.Identity], bool]) -> None:
+    def __init__(self, socket: Path, met: Callable[[Link, wire.Identity], Awaitable[bool]]) -> None:
         self.socket = socket
         self.waiting: dict[int, asyncio.Future[wire.Reply]] = {}
         self.connected = False
@@ -97,7 +97,7 @@ class Link:
     async def _introduce(self) -> None:
         identity = await self.ask(wire.Introduce(0), wire.Identity, 60)
         self._pid = identity.pid
-        self.connected = self._met(identity)
+        self.connected = await self._met(self, identity)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         decode = msgspec.msgpack.Decoder(wire.Reply).decode

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import structlog
 from gateway_preprocessor import Payload, Prepared, wire
+from gateway_preprocessor.goldens import tensor_difference
 from numpy.typing import NDArray
 
 from gateway.preprocessing.installed import PreprocessorUnavailable
@@ -53,13 +54,17 @@ class PoolOptions(NamedTuple):
 
 
 class WorkerPool:
-    """Pre- and postprocessing in other processes. `start` before use."""
+    """Pre- and postprocessing in other processes. `start` before use.
+
+    `problem` says why the last worker that came up is not used; empty where it is.
+    """
 
     def __init__(self, options: PoolOptions) -> None:
         self._options = options
         self._links: list[Link] = []
         self._met = asyncio.Event()
         self._crash = ""
+        self.problem = ""
         self._owner: asyncio.Task[None] | None = None
         self._identity: wire.Identity | None = None
 
@@ -160,15 +165,29 @@ class WorkerPool:
         link = min(able, key=lambda item: len(item.waiting))
         return await link.ask(request, reply, self._options.call_seconds)
 
-    def _introduced(self, identity: wire.Identity) -> bool:
-        """Accept a worker that is what the first one was: what was proven once holds for all."""
-        known = self._identity
-        if known and msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
-            log.error("worker refused: its environment has changed", pid=identity.pid)
-            return False
-        self._identity = identity
-        self._met.set()
-        return True
+    async def _introduced(self, link: Link, identity: wire.Identity) -> bool:
+        """Accept a worker that is what the first one was: what was proven of that holds for it."""
+        if self._identity is None:
+            self._identity = identity
+            self._met.set()
+            return True
+        self.problem = await self._differs(link, identity, self._identity)
+        if self.problem:
+            log.error("worker refused", pid=identity.pid, reason=self.problem)
+        return not self.problem
+
+    async def _differs(self, link: Link, identity: wire.Identity, known: wire.Identity) -> str:
+        """Say how a worker differs from the first one; its golden tensors are tried, too."""
+        if msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
+            return "a worker came up in a changed environment"
+        request = wire.Prepare(0, [golden.payload for golden in known.goldens])
+        reply = await link.ask(request, wire.Prepareds, self._options.call_seconds)
+        for golden, item in zip(known.goldens, map(wire.prepared_of, reply.items), strict=True):
+            if isinstance(item, Exception):
+                return f"a worker fails on golden case {golden.name!r}: {item}"
+            if told := tensor_difference(golden, item.tensors):
+                return f"a worker differs on golden case {golden.name!r}: {told}"
+        return ""
 
     def _socket(self, index: int) -> Path:
         return self._options.folder / f"{index}.sock"

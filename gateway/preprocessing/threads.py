@@ -18,6 +18,8 @@ class InlineWorker:
     `identity` says which package and version does it.
     """
 
+    problem = ""
+
     def __init__(self, identity: Identity, runner: Runner, threads: int) -> None:
         self.identity = identity
         self._runner = runner

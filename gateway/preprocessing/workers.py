@@ -28,6 +28,10 @@ class Worker(Protocol):
     def identity(self) -> Identity:
         """What runs there."""
 
+    @property
+    def problem(self) -> str:
+        """Why it must not be asked; empty where it may."""
+
     async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; an entry is an exception where that payload failed."""
 

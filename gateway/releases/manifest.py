@@ -53,7 +53,8 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `isolation` says where the preprocessor runs: in an environment of its own, or inside the
     gateway's process. `tolerance` replaces the one of the golden cases' results, for a model
-    that is meant to differ a little from their reference (int8, say).
+    that is meant to differ a little from their reference (int8, say). Without `load` it stands
+    by: declared, but neither its model version nor its preprocessor runs.
     """
 
     model_version: Count
@@ -61,6 +62,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     isolation: Literal["environment", "inline"] = "environment"
     tolerance: Annotated[float, msgspec.Meta(ge=0)] | None = None
     batching: Batching = Batching()
+    load: bool = True
 
 
 class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +82,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     releases: dict[Name, Release]
     traffic: dict[Name, Weight]
     shadow: Shadow | None = None
+
+    @property
+    def loaded(self) -> dict[str, Release]:
+        """The releases that are to run."""
+        return {name: release for name, release in self.releases.items() if release.load}
 
 
 #: What msgspec names `[...]` in its paths: the tables whose keys are release names.
@@ -204,8 +211,12 @@ def _agree(manifest: Manifest) -> None:
     for name in manifest.traffic:
         if name not in manifest.releases:
             raise _Wrong(("traffic", name), "no such release is declared")
+        if manifest.traffic[name] and not manifest.releases[name].load:
+            raise _Wrong(("traffic", name), "the release is not loaded (load = false)")
     if not any(manifest.traffic.values()):
         raise _Wrong(("traffic",), "no release has a positive weight")
     if manifest.shadow and manifest.shadow.release not in manifest.releases:
         keys, name = ("shadow", "release"), manifest.shadow.release
         raise _Wrong(keys, f"no release {name!r} is declared")
+    if manifest.shadow and not manifest.releases[manifest.shadow.release].load:
+        raise _Wrong(("shadow", "release"), "the release is not loaded (load = false)")

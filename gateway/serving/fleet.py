@@ -2,13 +2,14 @@
 
 Every gateway runs one; those that share a repository converge, as the files are all the state
 there is. Traffic that is declared comes into force once all releases in it are proven; until
-then the traffic that was in force goes on.
+then the traffic that was in force goes on, even over a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -18,9 +19,10 @@ from gateway.releases import lock, manifest
 from gateway.releases.manifest import Manifest, ManifestError
 from gateway.serving.live import Live
 from gateway.serving.pipeline import Pipeline, Traffic
+from gateway.serving.standing import Standing
 from gateway.settings import Settings
 from gateway.triton.cluster import Cluster
-from gateway.triton.replica import Version
+from gateway.triton.control import Version
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,8 @@ class Fleet:
         self._workers = workers
         self._pipeline = pipeline
         self._say = say
+        self._standing = Standing(settings.run_dir / "traffic")
+        self._settled: set[str] = set()  # models that are done starting
         self._manifests: dict[str, Manifest] = {}
         self._lives: list[Live] = []  # the oldest first
         self._seen: object = None
@@ -64,7 +68,10 @@ class Fleet:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.watch_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.watch_seconds):
+                    await self._cluster.changed.wait()
+            self._cluster.changed.clear()
             try:
                 await self._look()
             except (ManifestError, lock.LockError) as error:
@@ -94,7 +101,7 @@ class Fleet:
         self._pipeline.notices.pop("releases", None)
         for model, item in declared.items():
             found = locks[model]
-            for name, release in item.releases.items():
+            for name, release in item.loaded.items():
                 live = Live(
                     repository / model,
                     name,
@@ -129,10 +136,9 @@ class Fleet:
             newest[live.name] = live
             if live.proven or not (live.name in current and current[live.name].proven):
                 current[live.name] = live
-        before = self._pipeline.traffic.get(model)
-        weights = _in_force(item, current, before.weights if before else {})
+        weights = self._in_force(item, current, model)
         self._pipeline.traffic[model] = Traffic(current, weights, item)
-        kept = {name for name in current if name in item.releases or weights.get(name)}
+        kept = {name for name in current if name in item.loaded or weights.get(name)}
         self._retire(
             [
                 live
@@ -140,6 +146,29 @@ class Fleet:
                 if live.model == model
                 and not (live.name in kept and live in (current[live.name], newest[live.name]))
             ]
+        )
+
+    def _in_force(self, item: Manifest, lives: dict[str, Live], model: str) -> dict[str, int]:
+        """Choose the weights: as declared if all are proven, else as before, else what there is."""
+        now = self._pipeline.traffic.get(model)
+        before = now.weights if now else self._standing.read(model)
+        declared = {name: weight for name, weight in item.traffic.items() if weight}
+        proven = {name for name, live in lives.items() if live.proven}
+        if declared.keys() <= proven:
+            self._standing.keep(model, declared)
+            self._settled.add(model)
+            return declared
+        known = {name: weight for name, weight in before.items() if name in lives} or declared
+        decided = proven | {name for name, live in lives.items() if live.rejected}
+        if model not in self._settled and not (
+            known.keys() <= proven or (known.keys() | declared.keys()) <= decided
+        ):
+            return known  # it is starting: until that is done, nobody is given another's share
+        self._settled.add(model)
+        return (
+            {name: weight for name, weight in known.items() if name in proven}
+            or {name: weight for name, weight in declared.items() if name in proven}
+            or known
         )
 
     def _retire(self, lives: list[Live]) -> None:
@@ -164,16 +193,3 @@ class Fleet:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _in_force(item: Manifest, lives: dict[str, Live], before: dict[str, int]) -> dict[str, int]:
-    """Choose the weights: as declared if all are proven, else as before, else what there is."""
-    declared = {name: weight for name, weight in item.traffic.items() if weight}
-    proven = {name for name, live in lives.items() if live.proven}
-    if declared.keys() <= proven:
-        return declared
-    return (
-        {name: weight for name, weight in before.items() if name in proven}
-        or {name: weight for name, weight in declared.items() if name in proven}
-        or {name: weight for name, weight in (before or declared).items() if name in lives}
-    )

@@ -2,8 +2,11 @@
 
 What is proven, in this order: the files on disk and the worker's environment are those of the
 lock; the preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results
-come back through Triton, which warms it up, too; and the files have not changed meanwhile, so
-that what Triton loaded is what was locked (where it shares the repository's file system).
+come back through Triton, which warms it up, too; and the files have not changed meanwhile.
+
+That Triton serves the locked weights is proven by the files' digests just before and after the
+gateway had it load them, as far as it reads the same file system; of a version that it served
+already, and on other file systems, by the golden results.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ class Gate:
         version = (self._folder.name, self._release.model_version)
         served = replica.ready[version]
         described = self._worker.identity.description
+        if served.files != self._locked.model:
+            raise Misaligned("Triton loaded the model from other files than those locked")
         _require(alignment.specs(described, served.inputs, served.outputs, served.max_batch_size))
         answers: list[bytes | Exception] = []
         for item in self._prepared:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from gateway_preprocessor import Payload, Prepared
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ReleaseNotReady
 from gateway.preprocessing.workers import Worker
 from gateway.releases.manifest import Release
 from gateway.serving.admission import Admission
@@ -35,6 +35,8 @@ PREPARE_CALLS = 2
 LONG_PREPARE = 0.2
 #: Rows of one request that join the others at a time.
 FEED_ROWS = 8
+#: Seconds after which a client may ask again while no worker may be used.
+RETRY_AFTER = 2
 STAGES = ("queue", "preprocess", "infer", "postprocess")
 
 
@@ -87,10 +89,14 @@ class Lane:
     @property
     def problem(self) -> str | None:
         """Why no request can be served now; None where one can."""
-        return self._cluster.problem(self._version, self.proven)
+        return self._worker.problem or self._cluster.problem(self._version, self.proven)
 
     def require_ready(self) -> None:
         """Raise ReleaseNotReady or TritonUnreachable where no replica serves the release."""
+        if self._worker.problem:
+            raise ReleaseNotReady(
+                "The preprocessor of this release cannot run now.", retry_after=RETRY_AFTER
+            )
         self._cluster.require(self._version, self.proven)
 
     @contextmanager

@@ -21,7 +21,8 @@ from gateway.serving.lane import Lane
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.triton.cluster import ALIGNING, LOADING, Cluster
-from gateway.triton.replica import Replica, Version
+from gateway.triton.control import Version
+from gateway.triton.replica import Replica
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +157,7 @@ class Live:
             self.lane = Lane(self.model, self.name, self.release, self._worker, self._cluster, rows)
         self._gate = gate
         self._proofs.clear()
-        self._cluster.want(self.version)
+        self._cluster.want(self.version, self._locked.model)
 
     async def _start_worker(self, locked: LockedRelease) -> Worker:
         if self.release.isolation == "inline":
@@ -177,6 +178,7 @@ class Live:
             lane.proven[replica.endpoint] = load
             self.proven, self.rejected = True, ""
             log.info("release aligned", model=self.model, release=self.name)
+        self._cluster.changed.set()
 
     def _reject(self, reason: str) -> None:
         self.rejected = reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,14 +13,17 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
 from gateway.triton.configs import Configs
+from gateway.triton.control import Files, Version
 from gateway.triton.errors import RETRY_AFTER
-from gateway.triton.replica import Replica, Version
+from gateway.triton.replica import Replica
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two looks at a replica, while it answers and while it does not.
 PROBE_UP = 2.0
 PROBE_DOWN = 0.25
+#: Seconds that a call waits for a version loaded anew to be proven, and between two looks.
+PROOF_SECONDS, PROOF_PAUSE = 5.0, 0.02
 LOADING, ALIGNING = "Triton is loading it", "its golden cases are being tried"
 
 
@@ -31,12 +34,21 @@ Proven = Mapping[str, int]
 class Cluster:
     """The replicas behind the gateway; every wanted version is loaded on each of them.
 
-    `mends` is for the embedded Triton: see Replica.
+    `digest` reads the digests of a version's files. `mends` is for the embedded Triton: see
+    Replica. `changed` is set when a replica serves something new.
     """
 
-    def __init__(self, endpoints: Sequence[str], configs: Configs, *, mends: bool = False) -> None:
-        self.replicas = [Replica(endpoint, configs, mends=mends) for endpoint in endpoints]
-        self._wanted: set[Version] = set()
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        configs: Configs,
+        digest: Callable[[Version], Files],
+        *,
+        mends: bool = False,
+    ) -> None:
+        self.replicas = [Replica(endpoint, configs, digest, mends=mends) for endpoint in endpoints]
+        self.changed = asyncio.Event()
+        self._wanted: dict[Version, Files] = {}
         self._alarms = {replica: asyncio.Event() for replica in self.replicas}
         self._watches: list[asyncio.Task[None]] = []
 
@@ -51,15 +63,16 @@ class Cluster:
         await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(replica.close() for replica in self.replicas))
 
-    def want(self, version: Version) -> None:
-        """Have every replica load and keep a version."""
-        if version not in self._wanted:
-            self._wanted.add(version)
-            self._alarm_all()
+    def want(self, version: Version, files: Files) -> None:
+        """Have every replica load a version from these files, and keep it."""
+        if self._wanted.get(version) != files:
+            self._wanted[version] = files
+            for alarm in self._alarms.values():
+                alarm.set()
 
     async def drop(self, version: Version) -> None:
         """Have every replica unload a version."""
-        self._wanted.discard(version)
+        self._wanted.pop(version, None)
         for replica in self.replicas:
             if version in replica.ready:
                 try:
@@ -89,7 +102,7 @@ class Cluster:
             return None
         if not any(replica.up for replica in self.replicas):
             return "no Triton replica answers"
-        if any(version in replica.ready for replica in self.replicas):
+        if self._served(version):
             return ALIGNING
         reasons = {replica.problems.get(version[0], LOADING) for replica in self.replicas}
         return "; ".join(sorted(reasons))
@@ -104,16 +117,21 @@ class Cluster:
     ) -> dict[str, NDArray[Any]]:
         """Run one call on the least loaded replica; on another where that one went away.
 
-        Raises GatewayError: ReleaseNotReady or TritonUnreachable where none can take it.
+        A version that was just loaded anew is waited for until it is proven again. Raises
+        GatewayError: ReleaseNotReady or TritonUnreachable where none can take it.
         """
         tried: set[Replica] = set()
         failure: GatewayError | None = None
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout
+        patience = clock() + min(timeout, PROOF_SECONDS)
         while True:
             able = [r for r in self.able(version, proven) if r not in tried]
             if not able:
-                raise failure or self._unable()
+                if failure or not self._served(version) or clock() > patience:
+                    raise failure or self._unable()
+                await asyncio.sleep(PROOF_PAUSE)
+                continue
             replica = min(able, key=lambda item: item.in_flight)
             try:
                 left = max(deadline - clock(), 0.001)
@@ -127,13 +145,13 @@ class Cluster:
                 self._alarms[replica].set()
 
     def require(self, version: Version, proven: Proven) -> None:
-        """Raise TritonUnreachable or ReleaseNotReady where no replica is able."""
-        if not self.able(version, proven):
+        """Raise TritonUnreachable or ReleaseNotReady where no replica is able, nor will be soon."""
+        if not (self._served(version) or self.able(version, proven)):
             raise self._unable()
 
-    def _alarm_all(self) -> None:
-        for alarm in self._alarms.values():
-            alarm.set()
+    def _served(self, version: Version) -> bool:
+        """Whether a replica serves the version, proven or not."""
+        return any(version in replica.ready for replica in self.replicas)
 
     def _unable(self) -> GatewayError:
         if any(replica.up for replica in self.replicas):
@@ -146,11 +164,14 @@ class Cluster:
         alarm = self._alarms[replica]
         while True:
             alarm.clear()
+            before = dict(replica.ready)
             try:
-                await replica.refresh(sorted(self._wanted))
+                await replica.refresh(dict(self._wanted))
             except Exception:  # the watch must outlive whatever a server can do to it
                 log.exception("a look at Triton failed", replica=replica.endpoint)
                 replica.mark_down("a look at it failed")
+            if replica.ready != before:
+                self.changed.set()
             try:
                 async with asyncio.timeout(PROBE_UP if replica.up else PROBE_DOWN):
                     await alarm.wait()

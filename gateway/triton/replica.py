@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import structlog
@@ -21,6 +20,7 @@ from gateway.errors import InferenceFailed
 from gateway.telemetry import metrics
 from gateway.triton import errors
 from gateway.triton.configs import ConfigError, Configs
+from gateway.triton.control import Control, Files, Served, Version
 
 log = structlog.get_logger(__name__)
 
@@ -31,27 +31,10 @@ CHANNEL = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
-#: Seconds for a health or index call, and for loading one model.
-PROBE_TIMEOUT = 2.0
-LOAD_TIMEOUT = 300.0
 #: Seconds before a model that failed to load is tried again.
 RELOAD_PAUSE = 10.0
 #: Calls that must fail in a row before a model counts as broken.
 FAILURES = 3
-
-Version = tuple[str, int]
-#: Name → Triton's dtype ("FP32") and the dims of one row.
-Tensors = dict[str, tuple[str, tuple[int, ...]]]
-
-
-class Served(NamedTuple):
-    """A model version as one server has it; `load` numbers its loads, a reload changes it."""
-
-    inputs: Tensors
-    outputs: Tensors
-    max_batch_size: int
-    instances: int
-    load: int
 
 
 class Replica:
@@ -61,18 +44,20 @@ class Replica:
     backend's process has died, Triton still calls its model ready.
     """
 
-    def __init__(self, endpoint: str, configs: Configs, *, mends: bool) -> None:
+    def __init__(
+        self, endpoint: str, configs: Configs, digest: Callable[[Version], Files], *, mends: bool
+    ) -> None:
         self.endpoint = endpoint
-        self._configs = configs
         self._mends = mends
         self._failures: Counter[str] = Counter()
+        self._answered: dict[Version, int] = {}
         self.ready: dict[Version, Served] = {}
-        self._loads = itertools.count(1)
         self.problems: dict[str, str] = {}
         self.up = False
         self.in_flight = 0
         self._next_load: dict[str, float] = {}
         self._client = triton.InferenceServerClient(endpoint, channel_args=CHANNEL)
+        self._control = Control(self._client, configs, digest)
 
     async def infer(
         self,
@@ -112,23 +97,17 @@ class Replica:
             raise InferenceFailed("Triton's answer does not fit the request.")
         return found
 
-    async def refresh(self, wanted: Sequence[Version]) -> None:
-        """Find out what this server serves; load what is wanted and not there.
+    async def refresh(self, wanted: Mapping[Version, Files]) -> None:
+        """Find out what this server serves; load what is wanted and not there, or from other files.
 
         Never raises: what is wrong is left in `up` and `problems` (by model).
         """
         try:
-            index = await self._client.get_model_repository_index(
-                as_json=True, client_timeout=PROBE_TIMEOUT
-            )
+            serving = await self._control.ready()
+            reloaded = await self._reloaded()
         except InferenceServerException as error:
             self.mark_down(error.message() or "no answer")
             return
-        serving = {
-            (entry["name"], int(entry["version"]))
-            for entry in index.get("models", ())
-            if entry.get("state") == "READY" and entry.get("version", "").isdigit()
-        }
         if not self.up:
             self.up = True
             metrics.REPLICA_UP.labels(self.endpoint).set(1)
@@ -137,10 +116,13 @@ class Replica:
             serving -= await self._unload_broken()
         for version in self.ready.keys() - serving:
             del self.ready[version]
-        new = {version for version in wanted if version not in self.ready}
+        stale = {
+            v for v, files in wanted.items() if v in self.ready and self.ready[v].files != files
+        }
+        new = (wanted.keys() - self.ready.keys()) | (wanted.keys() & reloaded) | stale
         await asyncio.gather(
             *(
-                self._bring_up(model, {n for m, n in new if m == model}, serving)
+                self._bring_up(model, {v: wanted[v] for v in new if v[0] == model}, serving - stale)
                 for model in sorted({model for model, _ in new})
             )
         )
@@ -154,9 +136,9 @@ class Replica:
         rest = {n for m, n in self.ready if m == model} - {number}
         self.ready.pop(version, None)
         if rest:
-            await self._load(model, rest)
+            await self._control.load(model, rest, new=())
         else:
-            await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
+            await self._control.unload(model)
         log.info("version unloaded", model=model, version=number, replica=self.endpoint)
 
     def mark_down(self, reason: str) -> None:
@@ -165,6 +147,7 @@ class Replica:
             log.error("triton does not answer", replica=self.endpoint, reason=reason)
         self.up = False
         self.ready.clear()
+        self._answered.clear()
         self._next_load.clear()
         metrics.REPLICA_UP.labels(self.endpoint).set(0)
 
@@ -179,20 +162,34 @@ class Replica:
             log.error("model only fails: loading it again", model=model, replica=self.endpoint)
             del self._failures[model]
             with suppress(InferenceServerException):  # it may have gone down meanwhile
-                await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
+                await self._control.unload(model)
         return {version for version in self.ready if version[0] in broken}
 
-    async def _bring_up(self, model: str, numbers: set[int], serving: set[Version]) -> None:
-        """Load what is missing of a model's versions, and read how they are served."""
-        missing = {number for number in numbers if (model, number) not in serving}
+    async def _reloaded(self) -> set[Version]:
+        """Return the versions that somebody loaded anew: their statistics began again."""
+        before, self._answered = self._answered, await self._control.answered()
+        return {v for v in self.ready if self._answered.get(v, 0) < before.get(v, 0)}
+
+    async def _bring_up(
+        self, model: str, wanted: Mapping[Version, Files], serving: set[Version]
+    ) -> None:
+        """Load what is missing of a model's versions, and read how they are served.
+
+        A version that is served already counts as loaded from the files that are wanted.
+        """
+        missing = wanted.keys() - serving
         if missing and time.monotonic() < self._next_load.get(model, 0.0):
             return
+        files = dict(wanted)
         try:
             if missing:
-                await self._load(model, numbers | {n for m, n in serving if m == model})
-            for number in sorted(numbers):
-                self.ready[model, number] = await self._served(model, number)
-                log.info("model ready", model=model, version=number, replica=self.endpoint)
+                numbers = {n for m, n in wanted.keys() | serving if m == model}
+                files |= await self._control.load(model, numbers, new=[n for _, n in missing])
+            for version in sorted(wanted):
+                self.ready[version] = await self._control.describe(version, files[version])
+                log.info("model ready", model=model, version=version[1], replica=self.endpoint)
+            if missing and any(files[version] != wanted[version] for version in missing):
+                self._next_load[model] = time.monotonic() + RELOAD_PAUSE
         except (InferenceServerException, ConfigError) as error:
             reason = error.message() if isinstance(error, InferenceServerException) else str(error)
             self._next_load[model] = time.monotonic() + RELOAD_PAUSE
@@ -201,33 +198,6 @@ class Replica:
             self.problems[model] = reason
         else:
             self.problems.pop(model, None)
-
-    async def _load(self, model: str, numbers: set[int]) -> None:
-        """Load exactly these versions: the model's own configuration with that policy."""
-        config = await asyncio.to_thread(self._configs.with_versions, model, numbers)
-        await self._client.load_model(model, config=config, client_timeout=LOAD_TIMEOUT)
-
-    async def _served(self, model: str, number: int) -> Served:
-        if not await self._client.is_model_ready(model, str(number), client_timeout=PROBE_TIMEOUT):
-            raise InferenceServerException(f"Triton does not serve version {number}")
-        metadata = await self._client.get_model_metadata(
-            model, str(number), client_timeout=PROBE_TIMEOUT
-        )
-        config = (
-            await self._client.get_model_config(model, str(number), client_timeout=PROBE_TIMEOUT)
-        ).config
-        batched = config.max_batch_size > 0
-        return Served(
-            inputs=_tensors(metadata.inputs, batched=batched),
-            outputs=_tensors(metadata.outputs, batched=batched),
-            max_batch_size=config.max_batch_size,
-            instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group),
-            load=next(self._loads),
-        )
-
-
-def _tensors(found: Iterable[Any], *, batched: bool) -> Tensors:
-    return {item.name: (item.datatype, tuple(item.shape)[int(batched) :]) for item in found}
 
 
 def _input(name: str, array: NDArray[Any]) -> triton.InferInput:

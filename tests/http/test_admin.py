@@ -91,7 +91,12 @@ async def test_every_change_is_made_in_the_file(
     before = path.read_text()
     answer = await client.post(url("traffic"), json=CHANGES["traffic"])
     assert answer.status_code == 200
-    assert answer.json() == {"model": "digits", "traffic": {"1": 90, "2": 10}, "shadow": None}
+    assert answer.json() == {
+        "model": "digits",
+        "traffic": {"1": 90, "2": 10},
+        "shadow": None,
+        "unloaded": [],
+    }
     assert read_one(path).traffic == {"1": 90, "2": 10}
 
     answer = await client.post(url("shadow"), json=CHANGES["shadow"])
@@ -110,10 +115,17 @@ async def test_every_change_is_made_in_the_file(
     assert answer.json()["shadow"] is None
     assert path.read_text() == before + "2 = 0\n"
 
+    answer = await client.post(url("unload"), json={"release": "2"})
+    assert answer.json()["unloaded"] == ["2"]
+    assert read_one(path).loaded.keys() == {"1"}
+    answer = await client.post(url("load"), json={"release": "2"})
+    assert answer.json()["unloaded"] == []
+    assert path.read_text() == before + "2 = 0\n"
+
     shown = (await client.get(url("history"))).json()
     assert shown["model"] == "digits"
     actions = [(change["action"], change["who"]) for change in shown["history"]]
-    order = ("traffic", "shadow", "promote", "rollback", "rollback", "shadow")
+    order = ("traffic", "shadow", "promote", "rollback", "rollback", "shadow", "unload", "load")
     assert actions == [(action, "admin") for action in order]
     assert (await client.get(url("history", "tumor"))).json()["history"] == []
 
@@ -127,6 +139,8 @@ async def test_every_change_is_made_in_the_file(
         ("traffic", {"weights": {"1": 0}}, "no release would have a positive weight"),
         ("shadow", {"release": "3"}, "no release '3'"),
         ("shadow", {"release": "2", "share": 2}, "above 0 and at most 1, not 2.0"),
+        ("unload", {"release": "1"}, "release '1' gets requests: give its traffic away first"),
+        ("unload", {"release": "3"}, "no release '3'"),
         ("rollback", {}, "nothing to roll back to"),
     ],
 )

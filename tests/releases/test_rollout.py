@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from gateway.releases import files, rollout
+from gateway.releases.history import HISTORY, KEPT
+from gateway.releases.history import read as history
 from gateway.releases.manifest import FILE, ManifestError, Shadow, read_one
-from gateway.releases.rollout import HISTORY, KEPT, RolloutError, history
+from gateway.releases.rollout import RolloutError
 
 TEXT = """\
 # Who to ask: the search team

@@ -5,8 +5,8 @@ gate must reject it for the right reason, told in `/models/tumor`, `/readyz`, th
 metric, and no request may fail or be answered by it.
 
 That Triton answers from another version than it was asked for cannot be brought about with a real
-Triton, and is not faked here. What can be: it holds another version's weights than the files that
-are locked, as it does after a repository was changed without a reload; see the last test.
+Triton, and is not faked here. What can be: it holds other weights than those that are locked, under
+the same number; see the last tests. `test_tokens.py` has the cases of a real tokenizer.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway.releases.lock import LockedRelease
+from gateway.triton.configs import Configs
 from tests.support.goldens import cases
-from tests.support.stack import ROOT, Stack, serve
+from tests.support.repository import copied
+from tests.support.stack import GATEWAY, ROOT, Stack, serve
 from tests.support.variants import MODEL, Workshop, replace
 
 START_SECONDS, CALL_SECONDS = 12, 2
@@ -341,11 +344,10 @@ async def test_the_reason_shown_is_that_of_the_newest_definition(
             await restored(workshop, client)
 
 
-async def test_weights_that_triton_holds_are_not_those_that_are_locked(
+async def test_weights_put_right_in_place_are_loaded_anew(
     workshop: Workshop, serving: Stack
 ) -> None:
-    """The right weights are put in place and locked; Triton still answers from the others."""
-    reason = "$.label: 'benign' instead of 'malignant'"
+    """Wrong weights were locked and loaded; the right ones come under the same number."""
     workshop.add_version(2)
     weights = workshop.folder / "2/model.onnx"
     right = weights.read_bytes()
@@ -354,15 +356,78 @@ async def test_weights_that_triton_holds_are_not_those_that_are_locked(
         async with load(client, cases(MODEL)[0].single) as answers:
             try:
                 workshop.declare("1.0.0", 2, workshop.locked_weights(2))
-                await rejected_for(client, reason)
-                before = await rejections(client)
+                await rejected_for(client, "$.label: 'benign' instead of 'malignant'")
                 weights.write_bytes(right)
                 workshop.declare("1.0.0", 2, workshop.locked_weights(2))
                 async with asyncio.timeout(REJECTION_SECONDS):
-                    while await rejections(client) == before:
+                    while (await releases(client))["2"]["state"] != "ready":
                         await asyncio.sleep(0.05)
-                await rejected_for(client, reason)
+                await asyncio.sleep(0.5)
             finally:
                 await restored(workshop, client)
     assert {answer.status_code for answer in answers} == {200}
-    assert {answer.json()["release"] for answer in answers} == {"1"}
+    assert {answer.json()["release"] for answer in answers} == {"1", "2"}
+    case = cases(MODEL)[0]
+    assert all(case.wrong(answer.json()["output"]) is None for answer in answers)
+
+
+async def test_after_a_restart_the_traffic_goes_on_that_was_in_force(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """What is declared cannot be served: neither before the restart nor after it."""
+    request = cases(MODEL)[0]
+    settings = {"repository": str(workshop.repository), "run_dir": str(tmp_path / "run")}
+    for restart in (False, True):
+        stack = serve(tmp_path / f"log-{restart}", **settings)
+        try:
+            async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+                workshop.declare("1.0.0", 2, None)
+                await rejected_for(client, "it is not locked")
+                shown = (await client.get(f"/models/{MODEL}")).json()
+                assert shown["traffic"] == {"1": 100}
+                assert shown["declared_traffic"] == {"2": 100}
+                answer = await client.post(f"/{MODEL}_single_predict", json=request.single)
+                assert request.wrong(answer.json()["output"]) is None
+                assert answer.headers["X-Release"] == "1"
+        finally:
+            stack.interrupt()
+    workshop.restore()
+
+
+async def test_a_triton_that_serves_other_weights_than_those_locked(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """A Triton that reads a repository of its own: only the golden results can tell."""
+    elsewhere = copied(tmp_path / "elsewhere", [MODEL])
+    turn_around(elsewhere / MODEL / "1/model.onnx")
+    stacks = [Stack([GATEWAY, "serve"], tmp_path / "holder", repository=str(elsewhere), port="0")]
+    try:
+        await until_logged(stacks[0], "triton answers")
+        assert await load_in(stacks[0].triton_endpoint, elsewhere)
+        settings = {"repository": str(workshop.repository), "watch_seconds": "0.1"}
+        settings["triton"] = stacks[0].triton_endpoint
+        stacks.append(Stack([GATEWAY, "serve"], tmp_path / "front", **settings))
+        rejection = await until_logged(stacks[1], "release rejected")
+        assert "$.label: 'benign' instead of 'malignant'" in rejection["reason"]
+    finally:
+        for stack in stacks:
+            stack.interrupt()
+
+
+async def until_logged(stack: Stack, event: str) -> dict[str, Any]:
+    """Wait until the gateway has logged this event; give the entry."""
+    async with asyncio.timeout(REJECTION_SECONDS):
+        while True:
+            text = stack.log.read_text() if stack.log.exists() else ""
+            for line in text.splitlines(keepends=True):
+                if line.endswith("\n") and (entry := json.loads(line))["event"] == event:
+                    return dict(entry)
+            await asyncio.sleep(0.1)
+
+
+async def load_in(endpoint: str, repository: Path) -> bool:
+    """Have a Triton load the model; say whether it serves it."""
+    async with InferenceServerClient(endpoint) as triton:
+        config = Configs(repository).with_versions(MODEL, {1})
+        await triton.load_model(MODEL, config=config)
+        return bool(await triton.is_model_ready(MODEL, "1"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.releases import lock, manifest
 from tests.support.stack import ROOT
 
 
@@ -19,6 +21,15 @@ def copied(folder: Path, models: Sequence[str]) -> Path:
             ignore=shutil.ignore_patterns("__pycache__", "releases.history"),
         )
     return folder
+
+
+def second_release(folder: Path) -> None:
+    """Declare, and lock, a model's release 1 once more as release 2, without traffic."""
+    for name in (manifest.FILE, lock.FILE):
+        text = (folder / name).read_text()
+        first = re.search(r"(?ms)^\[releases\.1\].*?(?=^\[traffic\]|\Z)", text)
+        assert first
+        (folder / name).write_text(first[0].replace("releases.1", "releases.2") + "\n" + text)
 
 
 def _copy(source: str, target: str) -> None:

@@ -22,7 +22,7 @@ STOP_SECONDS = 60
 class Stack:
     """One gateway with its embedded Triton, in a process group of its own."""
 
-    def __init__(self, command: Sequence[str], run_dir: Path, **settings: str) -> None:
+    def __init__(self, command: Sequence[str], run_dir: Path, /, **settings: str) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir
         self.log = run_dir / "gateway.log"
@@ -65,6 +65,17 @@ class Stack:
         return server
 
     @property
+    def triton_endpoint(self) -> str:
+        """Where its Triton listens for gRPC."""
+        (port,) = re.findall(r"--grpc-port[= ](\d+)", " ".join(self.triton.cmdline()))
+        return f"127.0.0.1:{port}"
+
+    def workers(self, distribution: str) -> list[psutil.Process]:
+        """The worker processes of a preprocessor that this gateway started."""
+        found = [p for p in self.processes if "gateway_preprocessor.worker" in p.cmdline()]
+        return [process for process in found if distribution in process.cmdline()]
+
+    @property
     def memory(self) -> int:
         """Resident bytes of all processes of the stack."""
         return sum(process.memory_info().rss for process in self.processes)
@@ -86,6 +97,6 @@ class Stack:
         return httpx.Client(base_url=self.url, timeout=60)
 
 
-def serve(run_dir: Path, **settings: str) -> Stack:
+def serve(run_dir: Path, /, **settings: str) -> Stack:
     """Start `gateway serve` with these settings and wait until it is ready."""
     return Stack([GATEWAY, "serve"], run_dir, **settings).wait_ready()

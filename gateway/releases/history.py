@@ -1,0 +1,80 @@
+"""`releases.history`: the last changes of a model's traffic, one JSON object a line.
+
+It lies beside `releases.toml`; `gateway/releases/rollout.py` writes it, and `rollback` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gateway.releases.manifest import Shadow
+
+HISTORY = "releases.history"
+#: Changes that the history keeps.
+KEPT = 100
+
+Action = Literal["promote", "traffic", "shadow", "rollback", "load", "unload"]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One line of the history. `before` and `after` are weights; `shadow` is the one since.
+
+    `release` is the one that was loaded or unloaded.
+    """
+
+    time: datetime
+    action: Action
+    who: str
+    before: dict[str, int]
+    after: dict[str, int]
+    shadow: Shadow | None = None
+    release: str | None = None
+
+
+def read(folder: Path) -> list[Change]:
+    """Return the last changes of the model in `folder`, oldest first.
+
+    Lines that are no change (somebody's merge, say) are passed over.
+    """
+    changes = []
+    with suppress(FileNotFoundError):
+        for line in (folder / HISTORY).read_bytes().splitlines():
+            with suppress(msgspec.DecodeError):
+                changes.append(msgspec.json.decode(line, type=Change))
+    return changes
+
+
+def encode(changes: Sequence[Change]) -> bytes:
+    """Return the file's content: the newest of the changes."""
+    return b"".join(msgspec.json.encode(item) + b"\n" for item in changes[-KEPT:])
+
+
+def previous(changes: Sequence[Change], now: Mapping[str, int]) -> Mapping[str, int] | None:
+    """Return the weights before the last change that is not rolled back; None: none is known.
+
+    The history is replayed: each change of traffic can be undone once, the latest first.
+    """
+    undo: list[Mapping[str, int]] = []
+    state: Mapping[str, int] | None = None
+    for change in changes:
+        if state is not None and shared(state) != shared(change.before):
+            undo.append(state)  # somebody edited the file by hand in between
+        if change.action == "rollback":
+            del undo[-1:]
+        elif shared(change.before) != shared(change.after):
+            undo.append(change.before)
+        state = change.after
+    if state is not None and shared(state) != shared(now):
+        undo.append(state)
+    return undo[-1] if undo else None
+
+
+def shared(weights: Mapping[str, int]) -> dict[str, int]:
+    """Leave out the releases without traffic, which make no difference."""
+    return {name: weight for name, weight in weights.items() if weight}

@@ -1,0 +1,47 @@
+"""The traffic last in force, kept over a restart.
+
+What is declared may turn out to be rejected; then what served before goes on, also where the
+gateway was started anew meanwhile. One small file a model in the run folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Standing:
+    """The weights, by model."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kept: dict[str, dict[str, int]] = {}
+
+    def read(self, model: str) -> dict[str, int]:
+        """Return the weights last kept; empty where there are none that can be read."""
+        try:
+            return msgspec.json.decode(self._path(model).read_bytes(), type=dict[str, int])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def keep(self, model: str, weights: dict[str, int]) -> None:
+        """Keep the weights that have come into force; a folder that cannot be written is told."""
+        if self._kept.get(model) == weights:
+            return
+        self._kept[model] = weights
+        path = self._path(model)
+        partial = path.with_suffix(f".{os.getpid()}")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(msgspec.json.encode(weights))
+            partial.replace(path)
+        except OSError as error:
+            log.warning("the traffic in force is not kept", model=model, reason=str(error))
+
+    def _path(self, model: str) -> Path:
+        return self._folder / f"{model}.json"

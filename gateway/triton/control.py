@@ -1,0 +1,118 @@
+"""What the gateway asks of a Triton server beside inference: load, unload, describe."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tritonclient.grpc import aio as triton
+from tritonclient.utils import InferenceServerException
+
+from gateway.triton.configs import Configs
+
+#: Seconds for a health or index call, and for loading one model.
+PROBE_TIMEOUT = 2.0
+LOAD_TIMEOUT = 300.0
+
+Version = tuple[str, int]
+#: Digests of a model version's files, by path.
+Files = Mapping[str, str]
+#: Name → Triton's dtype ("FP32") and the dims of one row.
+Tensors = dict[str, tuple[str, tuple[int, ...]]]
+
+
+class Served(NamedTuple):
+    """A model version as one server has it.
+
+    `load` numbers its loads, a reload changes it. `files` are the digests of what it was loaded
+    from; empty where the files changed meanwhile.
+    """
+
+    inputs: Tensors
+    outputs: Tensors
+    max_batch_size: int
+    instances: int
+    load: int
+    files: Files
+
+
+class Control:
+    """One server's model control, over `client`. All raise InferenceServerException.
+
+    `digest` reads the digests of a version's files.
+    """
+
+    def __init__(
+        self,
+        client: triton.InferenceServerClient,
+        configs: Configs,
+        digest: Callable[[Version], Files],
+    ) -> None:
+        self._client = client
+        self._configs = configs
+        self._digest = digest
+        self._loads = itertools.count(1)
+
+    async def ready(self) -> set[Version]:
+        """Return the versions that the server calls ready."""
+        index = await self._client.get_model_repository_index(
+            as_json=True, client_timeout=PROBE_TIMEOUT
+        )
+        return {
+            (entry["name"], int(entry["version"]))
+            for entry in index.get("models", ())
+            if entry.get("state") == "READY" and entry.get("version", "").isdigit()
+        }
+
+    async def answered(self) -> dict[Version, int]:
+        """Return how many rows each version has answered since it was loaded."""
+        found = await self._client.get_inference_statistics(client_timeout=PROBE_TIMEOUT)
+        return {(item.name, int(item.version)): item.inference_count for item in found.model_stats}
+
+    async def load(self, model: str, numbers: set[int], new: Iterable[int]) -> dict[Version, Files]:
+        """Load exactly these versions: the model's own configuration with that policy.
+
+        Returns the files that the `new` ones among them were loaded from. Raises ConfigError.
+        """
+        versions = [(model, number) for number in new]
+        before = await asyncio.to_thread(self._digests, versions)
+        config = await asyncio.to_thread(self._configs.with_versions, model, numbers)
+        await self._client.load_model(model, config=config, client_timeout=LOAD_TIMEOUT)
+        after = await asyncio.to_thread(self._digests, versions)
+        return {
+            version: found if after[version] == found else {} for version, found in before.items()
+        }
+
+    async def unload(self, model: str) -> None:
+        """Unload all versions of a model; requests that it has already taken still finish."""
+        await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
+
+    async def describe(self, version: Version, files: Files) -> Served:
+        """Read how a version is served, which was loaded from these files."""
+        model, number = version
+        if not await self._client.is_model_ready(model, str(number), client_timeout=PROBE_TIMEOUT):
+            raise InferenceServerException(f"Triton does not serve version {number}")
+        metadata = await self._client.get_model_metadata(
+            model, str(number), client_timeout=PROBE_TIMEOUT
+        )
+        config = (
+            await self._client.get_model_config(model, str(number), client_timeout=PROBE_TIMEOUT)
+        ).config
+        batched = config.max_batch_size > 0
+        return Served(
+            inputs=_tensors(metadata.inputs, batched=batched),
+            outputs=_tensors(metadata.outputs, batched=batched),
+            max_batch_size=config.max_batch_size,
+            instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group),
+            load=next(self._loads),
+            files=files,
+        )
+
+    def _digests(self, versions: Iterable[Version]) -> dict[Version, Files]:
+        return {version: self._digest(version) for version in versions}
+
+
+def _tensors(found: Iterable[Any], *, batched: bool) -> Tensors:
+    return {item.name: (item.datatype, tuple(item.shape)[int(batched) :]) for item in found}
