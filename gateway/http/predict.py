@@ -14,8 +14,9 @@ from gateway_preprocessor import JSON, Payload
 from gateway.errors import BadHeader
 from gateway.http import envelope
 from gateway.http.base import Bodied
+from gateway.serving.job import Job
 from gateway.serving.lane import Lane
-from gateway.serving.pipeline import Answer, Pipeline
+from gateway.serving.pipeline import Pipeline
 from gateway.serving.shadow import Shadows
 from gateway.settings import Settings
 
@@ -53,13 +54,13 @@ class Predict(Bodied):
         self._settings = settings
         self.limit = settings.max_body_bytes
         self._gone = False
-        self._work: asyncio.Task[Answer] | None = None
+        self._job: Job | None = None
 
     def on_connection_close(self) -> None:
         """Stop working for a client that has gone."""
         self._gone = True
-        if self._work is not None:
-            self._work.cancel()
+        if self._job is not None:
+            self._job.answer.cancel()
 
     async def post(self, model: str) -> None:
         """Answer with the results, or raise GatewayError."""
@@ -67,20 +68,19 @@ class Predict(Bodied):
         lane = self._pipeline.route(model, given.get("X-Release"), given.get("X-Affinity-Key"))
         self.model = model
         with self._pipeline.opened(lane):
-            seconds = self._seconds()
-            deadline = time.monotonic() + seconds
+            arrived, seconds = time.monotonic(), self._seconds()
             payloads = await self._payloads(lane)
-            work = self._pipeline.predict(
-                lane, payloads, deadline - time.monotonic(), self.request_id
-            )
-            self._work = asyncio.ensure_future(work)
+            job = Job(payloads, seconds - (time.monotonic() - arrived), self.request_id)
+            self._job = job
             if self._gone:
-                self._work.cancel()
-            await asyncio.wait((self._work,))
-            if self._work.cancelled():
+                job.answer.cancel()
+            try:
+                answer = await self._pipeline.predict(lane, job)
+            except asyncio.CancelledError:
+                if not self._gone:
+                    raise
                 self.set_status(CLIENT_CLOSED, "Client closed request")
                 return
-            answer = self._work.result()
             self.set_header("Content-Type", "application/json")
             self.set_header("X-Release", lane.name)
             self.set_header("Server-Timing", _timing(answer.stages))

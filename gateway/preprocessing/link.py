@@ -43,7 +43,8 @@ class Link:
         self._met = met
         self._pid = 0
         self._ids = itertools.count(1)
-        self._writer: asyncio.StreamWriter | None = None
+        self._frames: wire.Frames | None = None
+        self._decode = msgspec.msgpack.Decoder(wire.Reply).decode
         self._task = asyncio.create_task(self._run())
 
     async def ask(self, request: wire.Request, reply: type[ReplyT], seconds: float) -> ReplyT:
@@ -51,21 +52,17 @@ class Link:
 
         Raises WorkerLost; a worker that does not reply within `seconds` is killed.
         """
-        if self._writer is None:
+        if self._frames is None:
             raise WorkerLost("not connected")
         number = next(self._ids)
         future: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
         self.waiting[number] = future
         try:
-            wire.write(self._writer, msgspec.structs.replace(request, id=number))
-            async with asyncio.timeout(seconds):
-                answer = await future
-        except RuntimeError as error:  # uvloop's word for a connection that has just closed
+            self._frames.send(msgspec.structs.replace(request, id=number))
+            answer = await self._in_time(future, seconds)
+        except ConnectionError as error:
             self.connected = False
             raise WorkerLost(str(error)) from None
-        except TimeoutError:
-            self._kill(seconds)
-            raise WorkerHung(f"no reply within {seconds} s") from None
         finally:
             self.waiting.pop(number, None)
         if not isinstance(answer, reply):
@@ -77,18 +74,35 @@ class Link:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    async def _in_time(self, future: asyncio.Future[wire.Reply], seconds: float) -> wire.Reply:
+        """Wait for a reply; kill the worker that is too slow. Raises WorkerHung."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._too_late, future, seconds)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _too_late(self, future: asyncio.Future[wire.Reply], seconds: float) -> None:
+        if not future.done():
+            future.set_exception(WorkerHung(f"no reply within {seconds} s"))
+            self._kill(seconds)
+
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            lost = asyncio.Event()
             try:
-                reader, self._writer = await asyncio.open_unix_connection(self.socket)
+                _, self._frames = await loop.create_unix_connection(
+                    lambda lost=lost: wire.Frames(self._received, lost.set),  # type: ignore[misc]
+                    str(self.socket),
+                )
             except OSError:
                 await asyncio.sleep(RETRY)
                 continue
             introduction = asyncio.create_task(self._introduce())
             try:
-                await self._read(reader)
-            except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
-                log.debug("worker hung up", socket=self.socket.name, reason=repr(error))
+                await lost.wait()
+                log.debug("worker hung up", socket=self.socket.name)
             finally:
                 introduction.cancel()
                 await asyncio.gather(introduction, return_exceptions=True)
@@ -99,19 +113,23 @@ class Link:
         self._pid = identity.pid
         self.connected = await self._met(self, identity)
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        decode = msgspec.msgpack.Decoder(wire.Reply).decode
-        while True:
-            reply = decode(await wire.read(reader))
-            future = self.waiting.get(reply.id)
-            if future and not future.done():
-                future.set_result(reply)
+    def _received(self, frame: memoryview) -> None:
+        try:
+            reply = self._decode(frame)
+        except msgspec.MsgspecError as error:
+            reason = str(error)
+            log.error("not a worker", socket=self.socket.name, reason=reason)  # noqa: TRY400
+            self._hang_up()
+            return
+        future = self.waiting.get(reply.id)
+        if future and not future.done():
+            future.set_result(reply)
 
     def _hang_up(self) -> None:
         self.connected = False
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        if self._frames:
+            self._frames.close()
+            self._frames = None
         for future in self.waiting.values():
             if not future.done():
                 future.set_exception(WorkerLost("the worker died"))

@@ -116,8 +116,9 @@ class WorkerPool:
         """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
 
         async def ask(rows: Sequence[int]) -> list[bytes | Exception]:
-            chosen = {name: wire.Array.of(array[list(rows)]) for name, array in outputs.items()}
-            request = wire.Finish(0, chosen, [contexts[row] for row in rows])
+            first, last = rows[0], rows[-1] + 1  # all of them, or one
+            chosen = {name: wire.Array.of(array[first:last]) for name, array in outputs.items()}
+            request = wire.Finish(0, chosen, contexts[first:last])
             reply = await self._ask(request, wire.Results)
             return [
                 wire.WorkerFailure(item.reason) if isinstance(item, wire.Failed) else item

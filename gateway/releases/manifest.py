@@ -39,12 +39,14 @@ class ManifestError(ValueError):
 
 
 class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of a release's lane: rows per call to Triton, and calls in flight.
+    """Bounds of a release's lane: rows and padded tokens per call to Triton, calls in flight.
 
-    0 in-flight calls stands for one more than the instances that Triton runs.
+    Within them the lane makes calls as large as pays. 0 in-flight calls stands for one more than
+    the instances that Triton runs.
     """
 
-    max_rows: Count = 8
+    max_rows: Count = 16
+    max_tokens: Count = 4096
     max_calls: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 

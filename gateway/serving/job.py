@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 from gateway_preprocessor import InvalidInput, Payload, Prepared
 
-from gateway.errors import MOST_ERRORS, GatewayError, InputError, InvalidInstances
+from gateway.errors import MOST_ERRORS, DeadlineExceeded, GatewayError, InputError, InvalidInstances
 
 log = structlog.get_logger(__name__)
 
@@ -23,30 +23,24 @@ class Part(NamedTuple):
     payloads: Sequence[Payload]
 
 
-class Row(NamedTuple):
-    """One prepared instance, waiting for its call to Triton since `ready`."""
-
-    job: Job
-    position: int
-    prepared: Prepared
-    length: int
-    ready: float
-
-
 class Job:
     """A request's instances on their way; `answer` resolves to their results in order.
 
-    `deadline` is in seconds of the event loop's clock, `waited` the seconds before preprocessing.
+    It may take `seconds` from now on; `deadline` is when they end, in seconds of the event loop's
+    clock, and `waited` the seconds before preprocessing.
     `stages` tells, for Server-Timing, the seconds of each stage; where rows ran in parallel it is
     the longest of them.
     """
 
-    def __init__(self, payloads: Sequence[Payload], deadline: float, request_id: str) -> None:
+    def __init__(self, payloads: Sequence[Payload], seconds: float, request_id: str) -> None:
+        loop = asyncio.get_running_loop()
         self.request_id = request_id
-        self.deadline = deadline
+        self.rows = len(payloads)
+        self.deadline = loop.time() + seconds
+        self._seconds = seconds
         self.arrived = time.perf_counter()
         self.waited = 0.0
-        self.answer: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[list[bytes]] = loop.create_future()
         self.stages = dict.fromkeys(("queue", "preprocess", "infer", "postprocess"), 0.0)
         self._payloads = payloads
         self._taken = 0
@@ -107,6 +101,10 @@ class Job:
         self._unfinished -= 1
         if not self._unfinished:
             self.answer.set_result(self._results)
+
+    def expire(self) -> None:
+        """Answer that it took too long."""
+        self.fail(DeadlineExceeded(f"No answer within {self._seconds * 1000:.0f} ms."))
 
     def fail(self, error: GatewayError) -> None:
         """Answer with an error, unless there is an answer already."""

@@ -20,8 +20,10 @@ from gateway.errors import GatewayError, ReleaseNotReady
 from gateway.preprocessing.workers import Worker
 from gateway.releases.manifest import Release
 from gateway.serving.admission import Admission
-from gateway.serving.job import Job, Part, Row
-from gateway.serving.packing import WINDOW, choose, length_of, stack
+from gateway.serving.backlog import Backlog, Row
+from gateway.serving.cost import Cost
+from gateway.serving.job import Job, Part
+from gateway.serving.packing import Bounds, bucket, length_of, stack
 from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
 
@@ -33,8 +35,6 @@ PREPARE_ROWS = 32
 PREPARE_CALLS = 2
 #: Seconds of one preprocessing call beyond which the next hands over fewer instances.
 LONG_PREPARE = 0.2
-#: Rows of one request that join the others at a time.
-FEED_ROWS = 8
 #: Seconds after which a client may ask again while no worker may be used.
 RETRY_AFTER = 2
 STAGES = ("queue", "preprocess", "infer", "postprocess")
@@ -75,8 +75,9 @@ class Lane:
         self._open = 0
         self._version = (model, release.model_version)
         self._jobs: deque[Job] = deque()
-        self._rows: list[Row] = []
-        self._backlog: deque[list[Row]] = deque()
+        self._backlog = Backlog()
+        self._cost = Cost()
+        self._pumping = False
         self._prepare_rows = PREPARE_ROWS
         self._preparing = 0
         self._calling = 0
@@ -114,7 +115,10 @@ class Lane:
     def submit(self, job: Job) -> None:
         """Take a request in; its `answer` resolves when all its rows are done."""
         self._jobs.append(job)
-        self._pump()
+        if not self._pumping:
+            # Requests that arrive in one turn of the event loop are prepared together.
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
 
     async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess beside the queue, for comparisons."""
@@ -128,21 +132,19 @@ class Lane:
 
     def _pump(self) -> None:
         """Start all the work that there is room for; called whenever that may have changed."""
+        self._pumping = False
         while self._preparing < PREPARE_CALLS and (parts := self._next_parts()):
             self._preparing += 1
             self._spawn(self._prepare(parts), [part.job for part in parts])
-        max_rows, max_calls = self._bounds()
-        while self._calling < max_calls and (rows := self._next_rows(max_rows)):
-            self._calling += 1
-            self._spawn(self._call(rows), [row.job for row in rows])
-
-    def _bounds(self) -> tuple[int, int]:
-        """Return the most rows in a call and the most calls in flight, as of now."""
         batching, limits = self.release.batching, self._cluster.limits(self._version, self.proven)
-        if limits is None:
-            return batching.max_rows, 1
-        most_rows, instances = limits
-        return min(batching.max_rows, most_rows), batching.max_calls or instances + 1
+        most_rows, instances = limits or (batching.max_rows, 0)
+        bounds = Bounds(min(batching.max_rows, most_rows), batching.max_tokens)
+        while self._calling < (batching.max_calls or instances + 1):
+            rows = self._backlog.take(bounds, self._cost.overhead, time.perf_counter())
+            if not rows:
+                break
+            self._calling += 1
+            self._spawn(self._call(rows, max(instances, 1)), [row.job for row in rows])
 
     def _next_parts(self) -> list[Part]:
         """Take some instances, oldest request first; skip who no longer waits."""
@@ -158,24 +160,6 @@ class Lane:
                 self._jobs.append(job)
         return parts
 
-    def _next_rows(self, max_rows: int) -> list[Row]:
-        """Take the oldest row that somebody waits for, and those that fit beside it."""
-        self._rows = [row for row in self._rows if not row.job.over]
-        while self._backlog and len(self._rows) < WINDOW:
-            rest = self._backlog.popleft()
-            if rest[0].job.over:
-                continue
-            self._rows += rest[:FEED_ROWS]
-            if len(rest) > FEED_ROWS:
-                # A large batch takes turns with whoever comes meanwhile.
-                self._backlog.append(rest[FEED_ROWS:])
-        if not self._rows:
-            return []
-        chosen = set(choose(self._rows, max_rows))
-        taken = [row for index, row in enumerate(self._rows) if index in chosen]
-        self._rows = [row for index, row in enumerate(self._rows) if index not in chosen]
-        return taken
-
     async def _prepare(self, parts: list[Part]) -> None:
         started = time.perf_counter()
         try:
@@ -188,11 +172,8 @@ class Lane:
                 part.job.waited = max(part.job.waited, started - part.job.arrived)
                 part.job.spent("preprocess", ready - started)
                 prepared = part.job.prepared(part, [next(found) for _ in part.payloads])
-                if rows := [
-                    Row(part.job, i, item, length_of(self.description.tensors, item.tensors), ready)
-                    for i, item in enumerate(prepared)
-                ]:
-                    self._backlog.append(rows)
+                lengths = [length_of(self.description.tensors, item.tensors) for item in prepared]
+                self._backlog.add(part.job, prepared, lengths, ready)
         finally:
             self._preparing -= 1
             self._pump()
@@ -204,8 +185,9 @@ class Lane:
         elif rows == self._prepare_rows and seconds < LONG_PREPARE / 4:
             self._prepare_rows = min(PREPARE_ROWS, rows * 2)
 
-    async def _call(self, rows: list[Row]) -> None:
+    async def _call(self, rows: list[Row], instances: int) -> None:
         started = time.perf_counter()
+        call, tokens = self._cost.begin(instances), 0
         try:
             stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
             self._call_rows.observe(len(rows))
@@ -219,7 +201,9 @@ class Lane:
                     self.description.outputs,
                     max(seconds, 0.001),
                 )
+            tokens = len(rows) * max(1, bucket(max(row.length for row in rows)))
         finally:
+            self._cost.end(call, tokens)
             self._calling -= 1
             self._pump()
         inferred = time.perf_counter()

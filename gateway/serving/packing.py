@@ -1,31 +1,20 @@
 """Chooses which waiting rows share a call to Triton, and stacks them.
 
-Triton merges only calls of equal shape, and padding is wasted work: rows of nearly equal
-length share a call, padded to the next bucket, which all gateways have in common.
+Padding is wasted work, and so is a call for too few rows: rows of nearly equal length share a
+call, as many as pay, padded to the next bucket. The buckets are common to all gateways, since
+Triton merges only calls of equal shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
 
-#: Rows that are looked at for one call; older ones stand first, so that none starves.
-WINDOW = 32
-#: Padded tokens may exceed the real ones by this share.
-MAX_PADDING = 0.25
 Tensors = dict[str, NDArray[Any]]
-
-
-class Sized(Protocol):
-    """What packing needs to know of a row."""
-
-    @property
-    def length(self) -> int:
-        """Tokens: the row's size along its varying dimension (0: nothing varies)."""
 
 
 class Stacked(NamedTuple):
@@ -35,35 +24,51 @@ class Stacked(NamedTuple):
     padding: float
 
 
+class Bounds(NamedTuple):
+    """The most rows and padded tokens of one call."""
+
+    rows: int
+    tokens: int
+
+
 def bucket(length: int) -> int:
-    """Round up to a shared length: steps of 8 up to 64, then four steps an octave."""
-    if length <= 64:  # noqa: PLR2004 - the end of the fine steps
-        return max(8, -(-length // 8) * 8)
-    step = 1 << (length - 1).bit_length() - 3
+    """Round up to a shared length: steps of 2 up to 32, then sixteen steps an octave."""
+    if length <= 32:  # noqa: PLR2004 - the end of the fine steps
+        return max(2, length + length % 2)
+    step = 1 << (length - 1).bit_length() - 5
     return -(-length // step) * step
 
 
-def choose(waiting: Sequence[Sized], max_rows: int) -> list[int]:
-    """Pick the positions of the rows for the next call: the oldest, and its nearest in length.
+def choose(lengths: Sequence[int], bounds: Bounds, overhead: float) -> list[int]:
+    """Pick the positions of the rows for the next call: the first, and those that pay beside it.
 
-    `waiting` is ordered by age and not empty.
+    `lengths` are in tokens, in the order of turns, not empty. Rows share a call with their
+    neighbours in length; of all such runs that hold the first row, and keep to the bounds, that
+    one is taken whose tokens cost least: `overhead` is what a call costs beside its tokens, in
+    tokens. A row alone may exceed the bound of tokens.
     """
-    oldest = waiting[0].length
-    nearest = sorted(
-        range(1, min(len(waiting), WINDOW)), key=lambda index: abs(waiting[index].length - oldest)
-    )
-    chosen, longest, real = [0], bucket(oldest), max(oldest, 1)
-    for index in nearest:
-        if len(chosen) == max_rows:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    sizes = [max(1, lengths[position]) for position in order]
+    padded = [bucket(size) for size in sizes]
+    first = order.index(0)
+    best, chosen = 0.0, (first, first + 1)
+    for end in range(first + 1, min(len(order), first + bounds.rows) + 1):
+        if end < min(len(order), first + bounds.rows) and padded[end] == padded[end - 1]:
+            continue  # one row more costs no padding
+        longest = padded[end - 1]
+        most = min(bounds.rows, bounds.tokens // longest)
+        if end - first > most:
             break
-        length = waiting[index].length
-        padded = max(longest, bucket(length)) * (len(chosen) + 1)
-        # Rows of one bucket always fit together: they would be padded so anyway.
-        if bucket(length) != longest and padded > (1 + MAX_PADDING) * (real + length):
-            continue
-        chosen.append(index)
-        longest, real = max(longest, bucket(length)), real + length
-    return chosen
+        start, real = first, sum(sizes[first:end])
+        while start and end - start < most:
+            paid = real / (overhead + longest * (end - start))
+            if sizes[start - 1] < paid * longest:
+                break  # shorter ones would be mostly padding
+            start -= 1
+            real += sizes[start]
+        if (paid := real / (overhead + longest * (end - start))) > best:
+            best, chosen = paid, (start, end)
+    return order[slice(*chosen)]
 
 
 def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:
@@ -71,6 +76,7 @@ def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:
     sizes = (
         got
         for spec in specs
+        if spec.ragged
         for want, got in zip(spec.shape, tensors[spec.name].shape, strict=True)
         if want == -1
     )
@@ -92,7 +98,7 @@ def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
         ]
         stacked = np.full((len(arrays), *shape), spec.pad, spec.dtype)
         for index, array in enumerate(arrays):
-            stacked[index][tuple(slice(size) for size in array.shape)] = array
+            stacked[index][tuple(map(slice, array.shape))] = array
             real += array.size
         total += stacked.size
         tensors[spec.name] = stacked

@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from gateway_preprocessor import Payload
-
 from gateway.errors import (
-    DeadlineExceeded,
     Draining,
     ReleaseNotReady,
     UnknownModel,
@@ -120,26 +117,22 @@ class Pipeline:
             )
         return live.lane
 
-    async def predict(
-        self, lane: Lane, payloads: Sequence[Payload], seconds: float, request_id: str
-    ) -> Answer:
-        """Answer all instances of a request within `seconds`; a single is a batch of one.
+    async def predict(self, lane: Lane, job: Job) -> Answer:
+        """Answer all instances of a request by its deadline; a single is a batch of one.
 
-        Raises GatewayError; no instance is answered unless all are. Cancelling it (the client
-        went away) stops all work that nobody else waits for.
+        Raises GatewayError; no instance is answered unless all are. Cancelling `job.answer` (the
+        client went away) stops all work that nobody else waits for, and raises CancelledError.
         """
         if self.draining:
             raise Draining("The gateway is shutting down.", retry_after=1)
         lane.require_ready()
-        with lane.admission.charge(len(payloads)):
-            deadline = asyncio.get_running_loop().time() + seconds
-            lane.submit(job := Job(payloads, deadline, request_id))
+        with lane.admission.charge(job.rows):
+            timer = asyncio.get_running_loop().call_at(job.deadline, job.expire)
+            lane.submit(job)
             try:
-                async with asyncio.timeout_at(deadline):
-                    results = await job.answer
-            except TimeoutError:
-                raise DeadlineExceeded(f"No answer within {seconds * 1000:.0f} ms.") from None
-        return Answer(results, job.stages)
+                return Answer(await job.answer, job.stages)
+            finally:
+                timer.cancel()
 
 
 def _draw(weights: dict[str, int], model: str, affinity: str | None) -> str:

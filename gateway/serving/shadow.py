@@ -17,6 +17,7 @@ from gateway_preprocessor import Payload, Prepared
 
 from gateway.errors import GatewayError
 from gateway.releases.manifest import Shadow
+from gateway.serving.job import Job
 from gateway.serving.lane import Lane
 from gateway.serving.pipeline import Answer, Pipeline
 from gateway.telemetry import metrics
@@ -138,7 +139,7 @@ class Shadows:
         seconds: float,
     ) -> None:
         started = time.perf_counter()
-        copy = await self._pipeline.predict(lane, payloads, seconds, "shadow")
+        copy = await self._pipeline.predict(lane, Job(payloads, seconds, "shadow"))
         extra = time.perf_counter() - started - sum(answer.stages.values())
         report.latency_ms += (extra * 1000 - report.latency_ms) / (report.requests + 1)
         for ours, theirs in zip(answer.results, copy.results, strict=True):

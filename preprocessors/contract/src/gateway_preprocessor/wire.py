@@ -7,8 +7,8 @@ and raw C-ordered bytes; they are read without a copy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -20,6 +20,8 @@ from gateway_preprocessor.goldens import Golden
 from gateway_preprocessor.preprocessor import Prepared
 from gateway_preprocessor.runner import Payload
 
+#: Bytes before each frame that give its length.
+HEAD = 4
 #: A longer frame is a broken peer, not a request.
 LONGEST = 1 << 30
 
@@ -54,7 +56,7 @@ class Finish(msgspec.Struct, array_like=True, tag="finish", frozen=True):
 
     id: int
     outputs: dict[str, Array]
-    contexts: list[Any]
+    contexts: Sequence[Any]
 
 
 class Introduce(msgspec.Struct, array_like=True, tag="introduce", frozen=True):
@@ -147,15 +149,73 @@ class WorkerFailure(RuntimeError):
     """A preprocessor failed inside its worker; the text is its exception, for the log."""
 
 
-async def read(stream: asyncio.StreamReader) -> bytes:
-    """Read one frame. Raises asyncio.IncompleteReadError at the end, ValueError for nonsense."""
-    length = int.from_bytes(await stream.readexactly(4))
-    if length > LONGEST:
-        raise ValueError(f"a frame of {length} bytes")
-    return await stream.readexactly(length)
+class Frames(asyncio.Protocol):
+    """One end of a connection: cuts what arrives into frames, and sends frames.
 
+    `received` is called with each frame's text, `lost` once when the connection ends. Nothing is
+    read while the other end is slow to take what is sent to it.
+    """
 
-def write(stream: asyncio.StreamWriter, message: Request | Reply) -> None:
-    """Queue one frame."""
-    body = msgspec.msgpack.encode(message)
-    stream.writelines((len(body).to_bytes(4), body))
+    def __init__(self, received: Callable[[memoryview], None], lost: Callable[[], None]) -> None:
+        self._received = received
+        self._lost = lost
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._needed = HEAD
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (asyncio's hook)."""
+        self._transport = cast("asyncio.Transport", transport)  # what a stream socket has
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End (asyncio's hook)."""
+        del exc
+        self._transport = None
+        self._lost()
+
+    def pause_writing(self) -> None:
+        """Read no more questions while the answers pile up (asyncio's hook)."""
+        if self._transport:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on (asyncio's hook)."""
+        if self._transport:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes (asyncio's hook); a frame that is nonsense ends the connection."""
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size < self._needed:
+            return
+        whole = memoryview(b"".join(self._chunks))
+        start = 0
+        while len(whole) - start >= HEAD:
+            length = int.from_bytes(whole[start : start + HEAD])
+            end = start + HEAD + length
+            if length > LONGEST:
+                self.close()
+                return
+            if end > len(whole):
+                self._needed = end - start
+                break
+            self._received(whole[start + HEAD : end])
+            start = end
+        else:
+            self._needed = HEAD
+        self._chunks = [bytes(whole[start:])]
+        self._size = len(whole) - start
+
+    def send(self, message: Request | Reply) -> None:
+        """Queue one frame. Raises ConnectionError where the connection has ended."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionError("the connection has ended")
+        body = msgspec.msgpack.encode(message)
+        self._transport.write(len(body).to_bytes(HEAD) + body)
+
+    def close(self) -> None:
+        """End the connection; what is queued is still sent."""
+        if self._transport:
+            self._transport.close()

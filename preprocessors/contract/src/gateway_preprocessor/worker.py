@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import sys
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -35,16 +36,20 @@ class Worker:
         self._identity = identity(distribution, version, factory)
         self._decode = msgspec.msgpack.Decoder(wire.Request).decode
 
-    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def converse(self) -> wire.Frames:
         """Serve one gateway until it hangs up."""
-        try:
-            while True:
-                wire.write(writer, self._answer(self._decode(await wire.read(reader))))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+
+        def answer(frame: memoryview) -> None:
+            try:
+                reply = self._answer(self._decode(frame))
+            except msgspec.MsgspecError:
+                frames.close()  # not a gateway
+                return
+            with suppress(ConnectionError):  # it has gone meanwhile
+                frames.send(reply)
+
+        frames = wire.Frames(answer, lambda: None)
+        return frames
 
     def _answer(self, request: wire.Request) -> wire.Reply:
         if isinstance(request, wire.Prepare):
@@ -87,7 +92,7 @@ async def serve(distribution: str, socket: str) -> None:
     worker = Worker(distribution)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = await asyncio.start_unix_server(worker.converse, socket)
+    server = await asyncio.get_running_loop().create_unix_server(worker.converse, socket)
     async with server:
         await stop.wait()
 

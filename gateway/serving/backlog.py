@@ -1,0 +1,77 @@
+"""Prepared rows that wait for their call, in the order of their turns.
+
+A request's first row has its turn when it is ready; its next ones follow as if the requests
+present shared the lane equally. So a single does not wait for all of a large batch before it, and
+nothing starves: turns are points in time.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from operator import attrgetter
+
+import msgspec
+from gateway_preprocessor import Prepared
+
+from gateway.serving.job import Job
+from gateway.serving.packing import Bounds, choose
+
+#: Rows that are looked at for one call, those first whose turn it is.
+WINDOW = 64
+#: Rows a second that are assumed before any were seen.
+FIRST_RATE = 1000.0
+#: Weight of the newest call in the measured rate.
+NEWEST = 0.1
+_TURN = attrgetter("turn")
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One prepared instance of a request, ready since `ready` (s); `length` in tokens."""
+
+    job: Job
+    position: int
+    prepared: Prepared
+    length: int
+    ready: float
+    turn: float
+
+
+class Backlog:
+    """The rows of one lane."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._requests = 0
+        self._seconds_a_row = 1 / FIRST_RATE
+        self._taken = 0.0
+
+    def add(
+        self, job: Job, prepared: Sequence[Prepared], lengths: Sequence[int], now: float
+    ) -> None:
+        """Take all rows of a request in, which are ready `now` (s)."""
+        waiting = len({id(row.job) for row in self._rows[:WINDOW]})
+        step = (waiting + 1) * self._seconds_a_row
+        for position, (item, length) in enumerate(zip(prepared, lengths, strict=True)):
+            row = Row(job, position, item, length, now, now + position * step)
+            insort(self._rows, row, key=_TURN)
+
+    def take(self, bounds: Bounds, overhead: float, now: float) -> list[Row]:
+        """Hand out the rows of the next call; empty where nobody waits. See `packing.choose`."""
+        window: list[Row] = []
+        seen, size = 0, max(WINDOW, bounds.rows)
+        while seen < len(self._rows) and len(window) < size:
+            window += [row for row in self._rows[seen : seen + size] if not row.job.over]
+            seen += size
+        del self._rows[:seen]
+        if not window:
+            return []
+        chosen = set(choose([row.length for row in window], bounds, overhead))
+        self._rows[:0] = [row for index, row in enumerate(window) if index not in chosen]
+        self._measure(len(chosen), now)
+        return [row for index, row in enumerate(window) if index in chosen]
+
+    def _measure(self, rows: int, now: float) -> None:
+        seconds = min((now - self._taken) / rows, 1.0)
+        self._taken = now
+        self._seconds_a_row += NEWEST * (seconds - self._seconds_a_row)
