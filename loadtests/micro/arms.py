@@ -1,7 +1,8 @@
 """The arms: what is measured in windows of a few seconds, each once a round.
 
-Each window returns its figures: `rate` (instances/s), percentiles of the latency in ms, and the
-CPU seconds of each group of processes (`cpu.…`).
+Each window returns its figures: `rate` (instances/s), percentiles of the latency in ms, the CPU
+time of each group of processes in ms an instance (`cpu.…`), the `rows` and the `padding` of the
+mean call to Triton, and what share of the machine `others` took.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from loadtests.micro.inputs import Inputs
 from loadtests.micro.limit import Limit
 from loadtests.micro.plan import Plan, Stream, Tally, Window
 from loadtests.micro.quality import quality
-from loadtests.micro.stack import ROOT, Stack
+from loadtests.micro.stack import CALLS, ROOT, Stack
 
 Figures = dict[str, float]
 #: The releases of `minilm` that are compared.
@@ -127,14 +128,18 @@ class Arms:
             streams=list(streams),
             watched=self._stack.groups() | {"bare": [self._bare.pid]},
         )
+        measured = streams[0].stamps
+        before = self._stack.calls(measured.model, measured.release)
         window = msgspec.json.decode(
             _child("loadtests.micro.generator", given=msgspec.json.encode(plan)), type=Window
         )
+        after = self._stack.calls(measured.model, measured.release)
         if problems := [text for tally in window.tallies.values() for text in tally.problems]:
             wrong = sum(tally.wrong for tally in window.tallies.values())
             raise WrongAnswers(f"{wrong} wrong answers: " + "; ".join(problems))
         first, *others = (window.tallies[stream.name] for stream in streams)
         figures = _figures(first, window.seconds) | _cpu(window)
+        figures |= _means(before, after)
         for stream, tally in zip(streams[1:], others, strict=True):
             beside = _figures(tally, window.seconds)
             figures |= {f"{stream.name}.{name}": value for name, value in beside.items()}
@@ -168,8 +173,22 @@ def _cpu(window: Window) -> Figures:
     """Return each group's CPU time in ms an instance, and the others' share of the machine."""
     rows = sum(tally.rows for tally in window.tallies.values())
     machine = window.seconds * len(os.sched_getaffinity(0))
-    spent = {f"cpu.{group}": seconds * 1000 / rows for group, seconds in window.cpu.items()}
-    return spent | {"cpu.others": window.cpu["others"] / machine}
+    ours = {group: spent for group, spent in window.cpu.items() if group != "others"}
+    found = {f"cpu.{group}": spent * 1000 / rows for group, spent in ours.items()}
+    return found | {
+        "cpu.all": sum(ours.values()) * 1000 / rows,
+        "others": window.cpu["others"] / machine,
+    }
+
+
+def _means(before: Figures, after: Figures) -> Figures:
+    """Return rows and padding of the mean call between two readings of the counters."""
+    found = {}
+    for name, metric in CALLS.items():
+        calls = after[f"{metric}_count"] - before[f"{metric}_count"]
+        if calls:
+            found[name] = (after[f"{metric}_sum"] - before[f"{metric}_sum"]) / calls
+    return found
 
 
 def _figures(tally: Tally, seconds: float) -> Figures:

@@ -63,13 +63,13 @@ class Limit:
         found = self._all("batches", size=size, seconds=seconds)
         rate = sum(item["rows"] / item["seconds"] for item in found)
         rows = sum(item["rows"] for item in found)
-        return {"rate": rate, "cpu.bare": sum(item["cpu"] for item in found) * 1000 / rows}
+        return {"rate": rate, "cpu.all": sum(item["cpu"] for item in found) * 1000 / rows}
 
     def singles(self, offset: int, seconds: float) -> tuple[dict[str, float], list[float]]:
         """Return texts/s of one process, a text at a time, and each text's milliseconds."""
         found = _ask(self._processes[0], "singles", offset=offset, seconds=seconds)
         rate = found["rows"] / found["seconds"]
-        return {"rate": rate, "cpu.bare": found["cpu"] * 1000 / found["rows"]}, found["latencies"]
+        return {"rate": rate, "cpu.all": found["cpu"] * 1000 / found["rows"]}, found["latencies"]
 
     def embed(self, folder: Path) -> Path:
         """Embed all texts; returns the .npy file (texts, 384), in the corpus' order."""

@@ -10,10 +10,10 @@ from loadtests.micro.aims import Round, Verdict, best_limit, judge
 from loadtests.micro.arms import percentiles
 
 #: Groups of processes whose CPU time is shown, in this order.
-GROUPS = ("gateway", "workers", "triton", "instances", "bare", "generator", "others")
+GROUPS = ("all", "gateway", "workers", "triton", "instances", "bare", "generator")
 NOTE = """Rates are medians of the rounds, least and greatest in brackets. Latencies are in ms, over
-all rounds. CPU time is in ms an instance, by group of processes; *others* is the share of the
-machine that programs beside the benchmark took.
+all rounds. Rows and padding are the mean call's to Triton. CPU time is in ms an instance, by group
+of processes; it tells more than rates do where others keep the machine busy.
 """
 SHOWN = ("p50", "p90", "p99", "p99.9")
 
@@ -28,6 +28,7 @@ def build(
         "machine": machine,
         "aims": [_verdict(verdict) for verdict in judge(rounds)],
         "limit": best_limit(rounds),
+        "others": _others(rounds),
         "skipped": skipped,
         "windows": {
             name: _window([item[name] for item in rounds if name in item]) for name in names
@@ -42,15 +43,16 @@ def markdown(report: dict[str, Any]) -> str:
     parts = [
         "# Microbenchmark\n",
         f"`{report['command']}`\n",
-        "\n".join(f"- {name}: {value}" for name, value in report["machine"].items()) + "\n",
+        "\n".join(f"- {name}: {value}" for name, value in report["machine"].items()),
+        f"- programs beside the benchmark took {report['others']:.0%} of the machine\n",
         "## Aims\n",
-        f"The limit is the fastest of its variants: {report['limit'] or 'not measured'}.\n",
+        f"Medians of the rounds. The limit is the fastest of its variants: {report['limit']}.\n",
         _table(("workload", "aim", "measured", "spread", "verdict"), map(_aim, report["aims"])),
         *(f"Skipped: {name}: {reason}.\n" for name, reason in report["skipped"].items()),
         "## Windows\n",
         NOTE,
         _table(
-            ("window", "instances/s", *SHOWN, *GROUPS),
+            ("window", "instances/s", *SHOWN, "rows", "padding", *(f"CPU {g}" for g in GROUPS)),
             (_load(name, window) for name, window in load.items()),
         ),
     ]
@@ -61,6 +63,12 @@ def markdown(report: dict[str, Any]) -> str:
             _table(("stage", "wall", "CPU"), _stages(windows["stages"]["figures"])),
         ]
     return "\n".join(parts)
+
+
+def _others(rounds: Sequence[Round]) -> float:
+    """Return the share of the machine that other programs took: the median of all windows."""
+    samples = (sample.figures for item in rounds for sample in item.values())
+    return median([figures["others"] for figures in samples if "others" in figures] or [0.0])
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
@@ -113,13 +121,14 @@ def _load(name: str, window: dict[str, Any]) -> tuple[str, ...]:
         name,
         f"{rate['median']:.0f} ({rate['min']:.0f} to {rate['max']:.0f})",
         *(f"{latency[at]:.2f}" if at in latency else "" for at in SHOWN),
-        *(_cpu(figures, group) for group in GROUPS),
+        _middle(figures, "rows", ".1f"),
+        _middle(figures, "padding", ".0%"),
+        *(_middle(figures, f"cpu.{group}", ".2f") for group in GROUPS),
     )
 
 
-def _cpu(figures: dict[str, Any], group: str) -> str:
-    spent = figures.get(f"cpu.{group}")
-    return f"{spent['median']:.2f}" if spent else ""
+def _middle(figures: dict[str, Any], name: str, form: str) -> str:
+    return format(figures[name]["median"], form) if name in figures else ""
 
 
 def _stages(figures: dict[str, Any]) -> Iterable[tuple[str, ...]]:

@@ -16,11 +16,14 @@ from typing import Any, Self
 import httpx
 import msgspec
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.micro.plan import Stamps
 
 ROOT = Path(__file__).parents[2]
 GATEWAY = ".venv/bin/gateway"
+#: Histograms of each release's calls to Triton.
+CALLS = {"rows": "gateway_call_rows", "padding": "gateway_call_padding_ratio"}
 START_SECONDS = 240
 STOP_SECONDS = 60
 #: Which group a process counts to: by what its command line has in it, the first that fits.
@@ -112,6 +115,18 @@ class Stack:
             name: Stamps(model, name, release["model_version"], release["preprocessor"])
             for name, release in releases.items()
             if release["state"] == "ready"
+        }
+
+    def calls(self, model: str, release: str) -> dict[str, float]:
+        """Return what it counted so far of a release's calls to Triton: sums and counts."""
+        text = httpx.get(f"{self.url}/metrics").raise_for_status().text
+        return {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            if family.name in CALLS.values()
+            for sample in family.samples
+            if (sample.labels["model"], sample.labels["release"]) == (model, release)
+            and not sample.name.endswith("_bucket")
         }
 
     def ask(self, model: str, release: str, inputs: list[Any]) -> list[Any]:
