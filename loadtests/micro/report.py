@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
@@ -15,7 +16,10 @@ NOTE = """Rates are medians of the rounds, least and greatest in brackets. Laten
 all rounds. Rows and padding are the mean call's to Triton. CPU time is in ms an instance, by group
 of processes; it tells more than rates do where others keep the machine busy.
 """
+STAGES = "Each by itself, in one process: µs a row, and what of them is that process's CPU time.\n"
 SHOWN = ("p50", "p90", "p99", "p99.9")
+AIM_HEAD = ("workload", "aim", "measured", "spread", "verdict")
+LOAD_HEAD = ("window", "instances/s", *SHOWN, "rows", "padding", *(f"CPU {g}" for g in GROUPS))
 
 
 def build(
@@ -40,28 +44,24 @@ def markdown(report: dict[str, Any]) -> str:
     """Render a report for people."""
     windows: dict[str, Any] = report["windows"]
     load = {name: window for name, window in windows.items() if "rate" in window["figures"]}
+    limit = (
+        f" The limit is the fastest of its variants: {report['limit']}." if report["limit"] else ""
+    )
     parts = [
         "# Microbenchmark\n",
         f"`{report['command']}`\n",
         "\n".join(f"- {name}: {value}" for name, value in report["machine"].items()),
         f"- programs beside the benchmark took {report['others']:.0%} of the machine\n",
-        "## Aims\n",
-        f"Medians of the rounds. The limit is the fastest of its variants: {report['limit']}.\n",
-        _table(("workload", "aim", "measured", "spread", "verdict"), map(_aim, report["aims"])),
-        *(f"Skipped: {name}: {reason}.\n" for name, reason in report["skipped"].items()),
-        "## Windows\n",
-        NOTE,
-        _table(
-            ("window", "instances/s", *SHOWN, "rows", "padding", *(f"CPU {g}" for g in GROUPS)),
-            (_load(name, window) for name, window in load.items()),
-        ),
     ]
+    if report["aims"]:
+        parts += ["## Aims\n", f"Medians of the rounds.{limit}\n"]
+        parts += [_table(AIM_HEAD, map(_aim, report["aims"]))]
+    parts += [f"Skipped: {name}: {reason}.\n" for name, reason in report["skipped"].items()]
+    if load:
+        parts += ["## Windows\n", NOTE, _table(LOAD_HEAD, itertools.starmap(_load, load.items()))]
     if "stages" in windows:
-        parts += [
-            "## Stages\n",
-            "Each by itself, µs a row: what it takes, and what of it is this process's CPU time.\n",
-            _table(("stage", "wall", "CPU"), _stages(windows["stages"]["figures"])),
-        ]
+        rows = _stages(windows["stages"]["figures"])
+        parts += ["## Stages\n", STAGES, _table(("stage", "wall", "CPU"), rows)]
     return "\n".join(parts)
 
 

@@ -26,6 +26,7 @@ from gateway.preprocessing.installed import load
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
 from gateway.serving.job import Row
 from gateway.serving.packing import WINDOW, choose, length_of, stack
+from loadtests.micro.exchange import exchanges
 
 DISTRIBUTION = "minilm-preprocessor"
 #: Rows of one call to Triton.
@@ -50,15 +51,26 @@ async def measure(texts: list[str], endpoint: str, seconds: float) -> dict[str, 
         await pool.start()  # first: gRPC's threads would be in the way of its workers
         client = triton.InferenceServerClient(endpoint)
         try:
-            stages = [*_inline(texts), *_worker(texts, pool), *_grpc(client)]
-            found = {}
-            for stage in stages:
-                for name, value in (await _timed(stage, seconds / len(stages))).items():
-                    found[f"{stage.name}.{name}"] = round(value, 2)
-            return found
+            async with exchanges(Path(folder)) as (bare, own):
+                stages = [
+                    Stage("HTTP exchange, bare Tornado", bare),
+                    Stage("HTTP exchange, the gateway's base handler", own),
+                    *_inline(texts),
+                    *_worker(texts, pool),
+                    *_grpc(client),
+                ]
+                return await _all(stages, seconds / len(stages))
         finally:
             await client.close()
             await pool.close()
+
+
+async def _all(stages: list[Stage], seconds: float) -> dict[str, float]:
+    found = {}
+    for stage in stages:
+        for name, value in (await _timed(stage, seconds)).items():
+            found[f"{stage.name}.{name}"] = round(value, 2)
+    return found
 
 
 async def _timed(stage: Stage, seconds: float) -> dict[str, float]:
