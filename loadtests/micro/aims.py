@@ -14,20 +14,26 @@ LIMIT = "limit"
 LIMITS = tuple(f"{LIMIT}-{rows}" for rows in LIMIT_ROWS)
 
 
+#: What one round's figures, by window, come to.
+Figure = Callable[[dict[str, Figures]], float]
+
+
 class Aim(NamedTuple):
     """A number that each round gives; a median beyond `aim` is a miss.
 
-    `floor` is generous: it tells what is broken from what is slow, on any machine.
+    `floor` is generous: it tells what is broken from what is slow, on any machine. `by_cpu` is
+    the ratio that the CPU times would allow: it hardly depends on what else the machine does.
     """
 
     name: str
     workload: str
     windows: tuple[str, ...]
-    figure: Callable[[dict[str, Figures]], float]
+    figure: Figure
     aim: float
     floor: float
     at_most: bool = False
     unit: str = ""
+    by_cpu: Figure | None = None
 
     def holds(self, value: float, bound: float) -> bool:
         """Tell whether a value keeps a bound of this aim."""
@@ -39,6 +45,7 @@ class Verdict(NamedTuple):
 
     aim: Aim
     values: list[float]
+    by_cpu: list[float]
 
     @property
     def median(self) -> float:
@@ -56,8 +63,12 @@ class Verdict(NamedTuple):
         return not self.aim.holds(self.median, self.aim.floor)
 
 
-def _to_limit(window: str) -> Callable[[dict[str, Figures]], float]:
+def _to_limit(window: str) -> Figure:
     return lambda found: found[window]["rate"] / found[LIMIT]["rate"]
+
+
+def _to_limit_by_cpu(window: str) -> Figure:
+    return lambda found: found[LIMIT]["cpu.all"] / found[window]["cpu.all"]
 
 
 AIMS = (
@@ -68,6 +79,7 @@ AIMS = (
         _to_limit("minilm-64"),
         aim=0.85,
         floor=0.2,
+        by_cpu=_to_limit_by_cpu("minilm-64"),
     ),
     Aim(
         "singles-16",
@@ -76,6 +88,7 @@ AIMS = (
         _to_limit("minilm-16"),
         aim=0.70,
         floor=0.2,
+        by_cpu=_to_limit_by_cpu("minilm-16"),
     ),
     Aim(
         "batches",
@@ -84,6 +97,7 @@ AIMS = (
         _to_limit("minilm-batches"),
         aim=0.90,
         floor=0.25,
+        by_cpu=_to_limit_by_cpu("minilm-batches"),
     ),
     Aim(
         "one-user",
@@ -102,6 +116,7 @@ AIMS = (
         lambda found: found["int8-64"]["rate"] / found["minilm-64"]["rate"],
         aim=2.0,
         floor=0.8,
+        by_cpu=lambda found: found["minilm-64"]["cpu.all"] / found["int8-64"]["cpu.all"],
     ),
     Aim(
         "int8-cosine",
@@ -126,6 +141,7 @@ AIMS = (
         lambda found: found["tumor-64"]["rate"] / found["bare-tornado"]["rate"],
         aim=0.5,
         floor=0.05,
+        by_cpu=lambda found: found["bare-tornado"]["cpu.bare"] / found["tumor-64"]["cpu.gateway"],
     ),
     Aim(
         "beside-batches",
@@ -150,9 +166,10 @@ def judge(rounds: Sequence[Round]) -> list[Verdict]:
     found = list(_with_limit(rounds))
     verdicts = []
     for aim in AIMS:
-        values = [aim.figure(item) for item in found if item.keys() >= set(aim.windows)]
-        if values:
-            verdicts.append(Verdict(aim, values))
+        measured = [item for item in found if item.keys() >= set(aim.windows)]
+        if measured:
+            by_cpu = [aim.by_cpu(item) for item in measured] if aim.by_cpu else []
+            verdicts.append(Verdict(aim, [aim.figure(item) for item in measured], by_cpu))
     return verdicts
 
 

@@ -18,7 +18,7 @@ of processes; it tells more than rates do where others keep the machine busy.
 """
 STAGES = "Each by itself, in one process: µs a row, and what of them is that process's CPU time.\n"
 SHOWN = ("p50", "p90", "p99", "p99.9")
-AIM_HEAD = ("workload", "aim", "measured", "spread", "verdict")
+AIM_HEAD = ("workload", "aim", "measured", "spread", "verdict", "by CPU time")
 LOAD_HEAD = ("window", "instances/s", *SHOWN, "rows", "padding", *(f"CPU {g}" for g in GROUPS))
 
 
@@ -82,6 +82,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "unit": aim.unit,
         "median": verdict.median,
         "values": verdict.values,
+        "by_cpu": verdict.by_cpu,
         "met": verdict.met,
         "broken": verdict.broken,
     }
@@ -111,6 +112,7 @@ def _aim(item: dict[str, Any]) -> tuple[str, ...]:
         f"{item['median']:.3g}{unit}",
         f"{min(item['values']):.3g} to {max(item['values']):.3g}",
         "met" if item["met"] else "**missed**",
+        f"{median(item['by_cpu']):.3g}" if item["by_cpu"] else "",
     )
 
 

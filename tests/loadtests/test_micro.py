@@ -113,9 +113,13 @@ def test_ratios_are_of_one_round_and_of_the_fastest_limit() -> None:
         {"limit-4": 80.0, "limit-8": 200.0, "limit-16": 90.0, "minilm-64": 20.0},
         {"limit-4": 80.0, "limit-8": 200.0, "limit-16": 90.0, "minilm-64": 20.0},
     ]
-    rounds = [{name: Sample({"rate": rate}) for name, rate in item.items()} for item in rates]
+    rounds = [
+        {name: Sample({"rate": rate, "cpu.all": 400 / rate}) for name, rate in item.items()}
+        for item in rates
+    ]
     assert windows_of(["singles-64"]) == rounds[0].keys()
     (verdict,) = judge(rounds)
     assert verdict.aim.name == "singles-64"
     assert verdict.values == [0.9, 0.1, 0.1]
+    assert verdict.by_cpu == pytest.approx(verdict.values)
     assert (verdict.met, verdict.broken) == (False, True)
