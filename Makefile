@@ -30,6 +30,10 @@ models: $(MINILM)  ## build the model files that are too large to commit
 test: install models wheels  ## run every test: real HTTP, real Triton, real models
 	.venv/bin/pytest
 
+.PHONY: bench-micro
+bench-micro: install models wheels  ## measure the gateway against the machine's limit (BENCH="--rounds 3 …")
+	@.venv/bin/python -m loadtests.micro $(BENCH)
+
 .PHONY: check
 check: .venv/installed  ## ruff, mypy (strict), import-linter
 	.venv/bin/ruff check .

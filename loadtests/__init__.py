@@ -1,0 +1,1 @@
+"""Load tests and benchmarks: what drives the gateway from outside."""

@@ -1,0 +1,146 @@
+"""Judges every body that the server sends: right status, right stamps, right numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Generic, Literal, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.micro.plan import Stamps, Stream
+
+DIMENSIONS = 384
+#: Every so many answers are compared with what is expected: each would cost more than it tells.
+SAMPLE = 16
+#: Largest difference of a probability from the golden case's.
+TOLERANCE = 1e-4
+OK = 200
+T = TypeVar("T")
+
+
+class Embedding(msgspec.Struct):
+    """An embedding of 384 floats; any other number of them is wrong."""
+
+    embedding: Annotated[list[float], msgspec.Meta(min_length=DIMENSIONS, max_length=DIMENSIONS)]
+
+
+class Verdict(msgspec.Struct):
+    """A label with its probability."""
+
+    label: Literal["malignant", "benign"]
+    probability: float
+
+
+class Single(msgspec.Struct, Generic[T]):
+    """The answer to a single."""
+
+    output: T
+    model: str
+    release: str
+    model_version: int
+    preprocessor: str
+
+    @property
+    def outputs(self) -> Sequence[T]:
+        """The one output, as a batch has them."""
+        return (self.output,)
+
+
+class Batch(msgspec.Struct, Generic[T]):
+    """The answer to a batch."""
+
+    outputs: Sequence[T]
+    model: str
+    release: str
+    model_version: int
+    preprocessor: str
+
+
+class Judge(Generic[T]):
+    """Judges one stream's answers. `cosines` collects those of the compared embeddings."""
+
+    def __init__(self, stream: Stream, output: type[T]) -> None:
+        self.cosines: list[float] = []
+        self._rows = stream.rows
+        self._stamps = stream.stamps
+        self._decode: Callable[[bytes], Single[T] | Batch[T]]
+        if stream.rows == 1:
+            self._decode = msgspec.json.Decoder(Single[output]).decode  # type: ignore[valid-type]
+        else:
+            self._decode = msgspec.json.Decoder(Batch[output]).decode  # type: ignore[valid-type]
+
+    def wrong(self, status: int, body: bytes, first: int) -> str | None:
+        """Say what is wrong with the answer to the request that starts at instance `first`."""
+        if status != OK:
+            return f"{status}: {body[:200]!r}"
+        try:
+            answer = self._decode(body)
+        except msgspec.DecodeError as error:
+            return f"{error}: {body[:200]!r}"
+        stamps = Stamps(answer.model, answer.release, answer.model_version, answer.preprocessor)
+        if stamps != self._stamps:
+            return f"{stamps} instead of {self._stamps}"
+        if len(answer.outputs) != self._rows:
+            return f"{len(answer.outputs)} outputs for {self._rows} instances"
+        return self.differs(answer.outputs, first)
+
+    def differs(self, outputs: Sequence[T], first: int) -> str | None:
+        """Say how outputs differ from what is expected; `first` is the first one's instance."""
+        raise NotImplementedError
+
+
+class EmbeddingJudge(Judge[Embedding]):
+    """Compares one embedding of every so many answers with the bare model's."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, Embedding)
+        self._least_cosine = stream.least_cosine
+        self._expected: NDArray[np.float32] | None = None
+        if stream.expected:
+            self._expected = np.load(stream.expected)
+        self._seen = 0
+
+    def differs(self, outputs: Sequence[Embedding], first: int) -> str | None:
+        """Say so where the cosine is too small."""
+        self._seen += 1
+        if self._expected is None or self._seen % SAMPLE:
+            return None
+        row = self._seen // SAMPLE % self._rows
+        found = np.array(outputs[row].embedding)
+        expected = self._expected[(first + row) % len(self._expected)]
+        norms = np.linalg.norm(found) * np.linalg.norm(expected)
+        cosine = float(found @ expected / norms) if norms else 0.0
+        self.cosines.append(cosine)
+        if cosine < self._least_cosine:
+            return f"instance {first + row}: cosine {cosine:.5f} to the bare model's embedding"
+        return None
+
+
+class VerdictJudge(Judge[Verdict]):
+    """Compares every verdict with its golden case's."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, Verdict)
+        self._expected: list[Verdict] = []
+        if stream.expected:
+            text = Path(stream.expected).read_bytes()
+            self._expected = msgspec.json.decode(text, type=list[Verdict])
+
+    def differs(self, outputs: Sequence[Verdict], first: int) -> str | None:
+        """Say so where a label or a probability is another."""
+        if not self._expected:
+            return None
+        for position, output in enumerate(outputs, first):
+            expected = self._expected[position % len(self._expected)]
+            close = abs(output.probability - expected.probability) <= TOLERANCE
+            if output.label != expected.label or not close:
+                return f"instance {position}: {output} instead of {expected}"
+        return None
+
+
+def judge(stream: Stream) -> Judge[Embedding] | Judge[Verdict]:
+    """Return who judges this stream's answers."""
+    return EmbeddingJudge(stream) if stream.answers == "embedding" else VerdictJudge(stream)
