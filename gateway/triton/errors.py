@@ -6,7 +6,6 @@ By gRPC status code, never by message text (the text goes to the log only).
 from __future__ import annotations
 
 import grpc
-from tritonclient.utils import InferenceServerException
 
 from gateway import errors
 
@@ -43,14 +42,8 @@ DETAILS: dict[type[errors.GatewayError], str] = {
 }
 
 
-def status(error: InferenceServerException) -> grpc.StatusCode:
-    """Recover the gRPC status that tritonclient keeps as text; UNKNOWN where there is none."""
-    name = str(error.status()).removeprefix("StatusCode.")
-    return getattr(grpc.StatusCode, name, grpc.StatusCode.UNKNOWN)
-
-
-def translated(error: InferenceServerException) -> errors.GatewayError:
+def translated(status: grpc.StatusCode) -> errors.GatewayError:
     """Return the gateway's error for a failed inference."""
-    kind = TABLE[status(error)]
+    kind = TABLE[status]
     passing = issubclass(kind, errors.ReleaseNotReady | errors.TritonUnreachable)
     return kind(DETAILS[kind], retry_after=RETRY_AFTER if passing else None)

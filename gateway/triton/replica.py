@@ -9,18 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
+import grpc
 import structlog
 from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
 from tritonclient.grpc import aio as triton
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from gateway.errors import InferenceFailed
 from gateway.telemetry import metrics
 from gateway.triton import errors
 from gateway.triton.configs import ConfigError, Configs
 from gateway.triton.control import Control, Files, Served, Version
+from gateway.triton.inference import Inference
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Replica:
         self.up = False
         self.in_flight = 0
         self._next_load: dict[str, float] = {}
+        self._inference = Inference(endpoint, CHANNEL)
         self._client = triton.InferenceServerClient(endpoint, channel_args=CHANNEL)
         self._control = Control(self._client, configs, digest)
 
@@ -70,31 +72,23 @@ class Replica:
 
         `timeout` is in seconds. Raises GatewayError, translated by `triton/errors.py`.
         """
-        model, number = version
-        inputs = [_input(name, array) for name, array in tensors.items()]
-        wanted = [triton.InferRequestedOutput(spec.name) for spec in outputs]
+        model = version[0]
         self.in_flight += 1
         try:
-            result = await self._client.infer(
-                model, inputs, str(number), outputs=wanted, client_timeout=timeout
-            )
-        except InferenceServerException as error:
-            reason = error.message()
+            found = await self._inference.infer(version, tensors, outputs, timeout)
+        except grpc.aio.AioRpcError as error:
+            reason = error.details()
             log.warning("inference failed", model=model, replica=self.endpoint, reason=reason)
-            told = errors.translated(error)
+            told = errors.translated(error.code())
             self._failures[model] += isinstance(told, InferenceFailed)
             raise told from None
+        except ValueError as error:  # Mismatch, or bytes that are no such array
+            reason = str(error)
+            log.error("a wrong answer", model=model, replica=self.endpoint, reason=reason)  # noqa: TRY400
+            raise InferenceFailed("Triton's answer does not fit the request.") from None
         finally:
             self.in_flight -= 1
         self._failures.pop(model, None)
-        rows = inputs[0].shape()[0]
-        if (answered := result.get_response().model_version) != str(number):
-            log.error("another version answered", model=model, asked=number, answered=answered)
-            raise InferenceFailed("Triton answered from another version of the model.")
-        found = {spec.name: result.as_numpy(spec.name) for spec in outputs}
-        if any(array is None or array.shape[:1] != (rows,) for array in found.values()):
-            log.error("outputs are missing or have other rows", model=model, rows=rows)
-            raise InferenceFailed("Triton's answer does not fit the request.")
         return found
 
     async def refresh(self, wanted: Mapping[Version, Files]) -> None:
@@ -152,7 +146,8 @@ class Replica:
         metrics.REPLICA_UP.labels(self.endpoint).set(0)
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channels."""
+        await self._inference.close()
         await self._client.close()
 
     async def _unload_broken(self) -> set[Version]:
@@ -198,9 +193,3 @@ class Replica:
             self.problems[model] = reason
         else:
             self.problems.pop(model, None)
-
-
-def _input(name: str, array: NDArray[Any]) -> triton.InferInput:
-    tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-    tensor.set_data_from_numpy(np.ascontiguousarray(array))
-    return tensor

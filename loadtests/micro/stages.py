@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import uvloop
-from gateway_preprocessor import Payload, Prepared
+from gateway_preprocessor import Payload, Prepared, TensorSpec
 from tritonclient.grpc import aio as triton
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.http import envelope
 from gateway.preprocessing.installed import load
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
-from gateway.serving.job import Row
-from gateway.serving.packing import WINDOW, choose, length_of, stack
+from gateway.serving.backlog import WINDOW
+from gateway.serving.cost import Cost
+from gateway.serving.packing import Bounds, choose, length_of, stack
+from gateway.triton.inference import Inference
 from loadtests.micro.exchange import exchanges
 
 DISTRIBUTION = "minilm-preprocessor"
@@ -49,7 +50,7 @@ async def measure(texts: list[str], endpoint: str, seconds: float) -> dict[str, 
             PoolOptions(Path(sys.executable), DISTRIBUTION, Path(folder), 1, 60.0, 10.0)
         )
         await pool.start()  # first: gRPC's threads would be in the way of its workers
-        client = triton.InferenceServerClient(endpoint)
+        client, inference = triton.InferenceServerClient(endpoint), Inference(endpoint, ())
         try:
             async with exchanges(Path(folder)) as (bare, own):
                 stages = [
@@ -57,11 +58,12 @@ async def measure(texts: list[str], endpoint: str, seconds: float) -> dict[str, 
                     Stage("HTTP exchange, the gateway's base handler", own),
                     *_inline(texts),
                     *_worker(texts, pool),
-                    *_grpc(client),
+                    *_grpc(client, inference),
                 ]
                 return await _all(stages, seconds / len(stages))
         finally:
             await client.close()
+            await inference.close()
             await pool.close()
 
 
@@ -100,7 +102,8 @@ def _inline(texts: list[str]) -> list[Stage]:
     batch = msgspec.json.encode({"inputs": texts[:32]})
     payloads = itertools.cycle(_payloads(texts))
     prepared = [item for item in runner.prepare(_payloads(texts)) if isinstance(item, Prepared)]
-    rows = [Row(None, 0, p, length_of(specs, p.tensors), 0.0) for p in prepared]  # type: ignore[arg-type]
+    lengths = [length_of(specs, item.tensors) for item in prepared[:WINDOW]]
+    bounds = Bounds(ROWS, 4096)
     packs = itertools.cycle([p.tensors for p in prepared[i : i + ROWS]] for i in range(0, 160, 8))
     embeddings = {"embedding__0": np.random.default_rng(0).random((ROWS, 384), np.float32)}
     return [
@@ -111,7 +114,7 @@ def _inline(texts: list[str]) -> list[Stage]:
             "envelope, 32 rows", lambda: envelope.batch("application/json", batch, media, 32), 32
         ),
         Stage("tokenise, inline", lambda: runner.prepare([next(payloads)])),
-        Stage(f"choose {ROWS} of {WINDOW}", lambda: choose(rows[:WINDOW], ROWS), ROWS),
+        Stage(f"choose {ROWS} of {WINDOW}", lambda: choose(lengths, bounds, Cost.FIRST), ROWS),
         Stage(f"stack and pad {ROWS}", lambda: stack(specs, next(packs)), ROWS),
         Stage(
             f"postprocess {ROWS}, inline", lambda: runner.finish(embeddings, [None] * ROWS), ROWS
@@ -131,14 +134,10 @@ def _worker(texts: list[str], pool: WorkerPool) -> list[Stage]:
     ]
 
 
-def _grpc(client: triton.InferenceServerClient) -> list[Stage]:
-    """Return a call of a tiny model: as the client library makes it, and by the bare stubs."""
+def _grpc(client: triton.InferenceServerClient, inference: Inference) -> list[Stage]:
+    """Return a call of a tiny model: as tritonclient makes it, and as the gateway does."""
     row = np.ones((1, 30), np.float32)
-    raw = service_pb2.ModelInferRequest(model_name="tumor", model_version="1")
-    raw.inputs.add(name="features", datatype="FP32", shape=row.shape)
-    raw.outputs.add(name="probabilities")
-    raw.raw_input_contents.append(row.tobytes())
-    stub = service_pb2_grpc.GRPCInferenceServiceStub(client._channel)  # noqa: SLF001 - one channel
+    outputs = (TensorSpec("probabilities", "float32", (2,)),)
 
     async def library() -> None:
         tensor = triton.InferInput("features", list(row.shape), "FP32")
@@ -147,11 +146,13 @@ def _grpc(client: triton.InferenceServerClient) -> list[Stage]:
         result = await client.infer("tumor", [tensor], "1", outputs=wanted, client_timeout=10)
         result.as_numpy("probabilities")
 
-    async def bare() -> None:
-        answer = await stub.ModelInfer(raw, timeout=10)
-        np.frombuffer(answer.raw_output_contents[0], np.float32)
-
-    return [Stage("gRPC call, tritonclient", library), Stage("gRPC call, bare stubs", bare)]
+    return [
+        Stage("gRPC call, tritonclient", library),
+        Stage(
+            "gRPC call, the gateway's",
+            lambda: inference.infer(("tumor", 1), {"features": row}, outputs, 10),
+        ),
+    ]
 
 
 def _payloads(texts: list[str]) -> list[Payload]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from gateway_preprocessor import TensorSpec
 
-from gateway.serving.packing import MAX_PADDING, WINDOW, bucket, choose, length_of, stack
+from gateway.serving.packing import Bounds, bucket, choose, length_of, stack
 
-
-class Waiting(NamedTuple):
-    length: int
+OVERHEAD = 24.0
 
 
 def test_buckets_are_shared_steps() -> None:
@@ -21,31 +18,54 @@ def test_buckets_are_shared_steps() -> None:
     buckets = [bucket(length) for length in lengths]
     assert all(b >= n for b, n in zip(buckets, lengths, strict=True))
     assert buckets == sorted(buckets)
-    assert max(b / n for b, n in zip(buckets, lengths, strict=True) if n >= 32) <= 1.25
-    assert len(set(buckets)) < 40
+    assert max(b / n for b, n in zip(buckets, lengths, strict=True) if n >= 16) <= 1 + 1 / 16
+    assert len(set(buckets)) <= 16 * 8
     assert all(bucket(b) == b for b in buckets)
 
 
+def price(lengths: list[int], chosen: list[int]) -> float:
+    """What one real token of the call costs, in tokens."""
+    sizes = [max(1, lengths[index]) for index in chosen]
+    return (OVERHEAD + len(sizes) * bucket(max(sizes))) / sum(sizes)
+
+
 @pytest.mark.parametrize("seed", range(50))
-def test_the_oldest_always_goes_and_padding_is_bounded(seed: int) -> None:
+def test_the_first_always_goes_in_the_best_company(seed: int) -> None:
     rng = random.Random(seed)
-    waiting = [Waiting(rng.randint(0, 256)) for _ in range(rng.randint(1, 100))]
-    chosen = choose(waiting, 8)
-    assert chosen[0] == 0
-    assert len(set(chosen)) == len(chosen) <= 8
-    assert max(chosen) < WINDOW
-    lengths = [waiting[index].length for index in chosen]
-    if len({bucket(length) for length in lengths}) > 1:
-        assert max(map(bucket, lengths)) * len(lengths) <= (1 + MAX_PADDING) * max(sum(lengths), 1)
+    lengths = [rng.randint(0, 256) for _ in range(rng.randint(1, 40))]
+    bounds = Bounds(rng.randint(1, 12), rng.choice([64, 512, 4096]))
+    chosen = choose(lengths, bounds, OVERHEAD)
+    assert 0 in chosen
+    assert len(set(chosen)) == len(chosen) <= bounds.rows
+    padded = len(chosen) * bucket(max(1, *(lengths[index] for index in chosen)))
+    assert padded <= bounds.tokens or chosen == [0]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    first = order.index(0)
+    runs = [
+        order[start:end]
+        for start in range(first + 1)
+        for end in range(first + 1, len(order) + 1)
+        if end - start <= bounds.rows
+        and (end - start) * bucket(max(1, lengths[order[end - 1]])) <= bounds.tokens
+    ]
+    best = min((price(lengths, run) for run in runs), default=price(lengths, [0]))
+    assert price(lengths, chosen) <= 1.05 * best
 
 
 def test_nothing_varies_everything_fits() -> None:
-    assert choose([Waiting(0)] * 20, 16) == list(range(16))
+    assert sorted(choose([0] * 20, Bounds(16, 4096), OVERHEAD)) == list(range(16))
 
 
 def test_like_lengths_are_preferred() -> None:
-    waiting = [Waiting(n) for n in (20, 200, 21, 180, 19, 22)]
-    assert sorted(choose(waiting, 4)) == [0, 2, 4, 5]
+    lengths = [20, 200, 21, 180, 19, 22]
+    assert sorted(choose(lengths, Bounds(4, 4096), OVERHEAD)) == [0, 2, 4, 5]
+
+
+def test_a_call_is_worth_more_company_the_more_it_costs() -> None:
+    lengths = [8, 12, 20, 40]
+    sizes = [len(choose(lengths, Bounds(4, 4096), overhead)) for overhead in (1.0, 24.0, 256.0)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] == 4
 
 
 def test_stack_pads_each_spec_with_its_own_value() -> None:
@@ -64,11 +84,11 @@ def test_stack_pads_each_spec_with_its_own_value() -> None:
     ]
     assert [length_of(specs, row) for row in rows] == [3, 11]
     tensors, padding = stack(specs, rows)
-    assert tensors["ids"].tolist() == [[0, 1, 2] + [9] * 13, [*range(11)] + [9] * 5]
-    assert tensors["grid"].shape == (2, 2, 16)
-    assert tensors["grid"][0, 1].tolist() == [3.0] * 3 + [-1.0] * 13
+    assert tensors["ids"].tolist() == [[0, 1, 2] + [9] * 9, [*range(11)] + [9]]
+    assert tensors["grid"].shape == (2, 2, 12)
+    assert tensors["grid"][0, 1].tolist() == [3.0] * 3 + [-1.0] * 9
     assert tensors["flat"].tolist() == [[3] * 3, [11] * 3]
-    assert padding == pytest.approx(1 - (3 + 11 + 6 + 22) / (32 + 64))
+    assert padding == pytest.approx(1 - (3 + 11 + 6 + 22) / (24 + 48))
     assert {name: array.dtype.name for name, array in tensors.items()} == {
         "ids": "int64",
         "grid": "float32",
