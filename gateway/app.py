@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -60,6 +60,26 @@ def application(pipeline: Pipeline, shadows: Shadows, settings: Settings) -> App
     )
 
 
+def embedded(
+    settings: Settings, on_ready: Callable[[], Awaitable[None]] | None = None
+) -> EmbeddedTriton:
+    """Return the embedded Triton, not started yet."""
+    return EmbeddedTriton(
+        EmbeddedOptions(
+            repository=settings.repository.resolve(),
+            python=settings.models_python.absolute(),
+            backends=(settings.triton_deploy / "backends").resolve(),
+            canary=(settings.triton_deploy / "canary").resolve(),
+            run_dir=(settings.run_dir / "triton").resolve(),
+            grpc_port=settings.triton_grpc_port,
+            http_port=settings.triton_http_port,
+            metrics_port=settings.triton_metrics_port,
+            threads=settings.triton_threads,
+        ),
+        on_ready=on_ready,
+    )
+
+
 class Gateway:
     """One gateway process. `say` tells people what is going on while it starts."""
 
@@ -78,18 +98,20 @@ class Gateway:
     async def start(self) -> None:
         """Start everything and begin to listen; raises what keeps it from starting.
 
-        HTTP answers before the models are loaded: `/readyz` tells how far they are.
+        HTTP answers before the models are loaded: `/readyz` tells how far they are. A gateway
+        that shares its port would take requests from those that are ready, and waits.
         """
         settings = self._settings
         manifest.read(settings.repository, settings.models)  # before Triton starts in vain
-        self._server = self._listen()
+        if not settings.shares_port:
+            self._server = self._listen()
         endpoints = settings.triton or (await self._start_triton(),)
         repository = settings.repository
         self._cluster = Cluster(
             endpoints,
             Configs(repository),
             lambda version: lock.digest_model(repository / version[0], version[1]),
-            mends=self._triton is not None,
+            mends=settings.mends_models or self._triton is not None,
         )
         self._cluster.start()
         self._fleet = Fleet(settings, self._cluster, self._workers, self.pipeline, self._say)
@@ -102,6 +124,7 @@ class Gateway:
             self._tell(told)
             await asyncio.sleep(0.05)
         self._tell(told)
+        self._server = self._server or self._listen()
 
     def _tell(self, told: set[str]) -> None:
         lives = [live for item in self.pipeline.traffic.values() for live in item.lives.values()]
@@ -145,20 +168,7 @@ class Gateway:
     async def _start_triton(self) -> str:
         settings = self._settings
         self._say("starting Triton")
-        self._triton = EmbeddedTriton(
-            EmbeddedOptions(
-                repository=settings.repository.resolve(),
-                python=settings.models_python.absolute(),
-                backends=(settings.triton_deploy / "backends").resolve(),
-                canary=(settings.triton_deploy / "canary").resolve(),
-                run_dir=(settings.run_dir / "triton").resolve(),
-                grpc_port=settings.triton_grpc_port,
-                http_port=settings.triton_http_port,
-                metrics_port=settings.triton_metrics_port,
-                threads=settings.triton_threads,
-            ),
-            on_ready=self._triton_ready,
-        )
+        self._triton = embedded(settings, self._triton_ready)
         await self._triton.start()
         return self._triton.grpc_endpoint
 
@@ -169,7 +179,7 @@ class Gateway:
     def _listen(self) -> HTTPServer:
         settings = self._settings
         try:
-            sockets = bind_sockets(settings.port, settings.host)
+            sockets = bind_sockets(settings.port, settings.host, reuse_port=settings.shares_port)
         except OSError as error:
             place = f"host {settings.host}, port {settings.port}"
             raise OSError(f"{place}: {error.strerror or error}") from None

@@ -20,6 +20,7 @@ from gateway.commands.options import options, settings
 from gateway.commands.release import release
 from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
+from gateway.processes import Processes
 from gateway.releases.manifest import ManifestError
 from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.settings import Settings
@@ -54,12 +55,16 @@ def serve(**given: Any) -> None:
 
 async def _serve(config: Settings) -> None:
     """Run until SIGINT or SIGTERM; then drain and stop."""
-    gateway = Gateway(config, say=lambda text: click.echo(f"  {text}"))
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    server: Gateway | Processes
+    if config.processes > 1:
+        server = Processes(config, say=click.echo)
+    else:
+        server = Gateway(config, say=lambda text: click.echo(f"  {text}"))
     stop = asyncio.create_task(stopping.wait())
-    start = asyncio.create_task(_start(gateway, config))
+    start = asyncio.create_task(_start(server, config))
     try:
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if start.done():
@@ -69,13 +74,14 @@ async def _serve(config: Settings) -> None:
         start.cancel()
         await asyncio.gather(start, return_exceptions=True)
         click.echo("stopping")
-        await gateway.stop()
+        await server.stop()
 
 
-async def _start(gateway: Gateway, config: Settings) -> None:
-    await gateway.start()
-    await gateway.ready()
-    click.echo(_welcome(gateway.pipeline, f"http://{config.host}:{gateway.port}"))
+async def _start(server: Gateway | Processes, config: Settings) -> None:
+    await server.start()
+    await server.ready()
+    if isinstance(server, Gateway):
+        click.echo(_welcome(server.pipeline, f"http://{config.host}:{server.port}"))
     sys.stdout.flush()
 
 

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8080, description="port to listen on; 0 picks a free one")
+    processes: int = Field(
+        1, ge=1, description="gateways that share the port; more than one for many cores"
+    )
+    shares_port: bool = Field(
+        False, description="share the port with other gateways, and listen only once ready"
+    )
     repository: Path = Field(Path("model_repository"), description="Triton model repository")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="serve only these models of the repository, comma separated"
@@ -47,6 +53,9 @@ class Settings(BaseSettings):
     )
     triton_threads: int = Field(
         1, ge=1, description="threads of an embedded model instance that configures none"
+    )
+    mends_models: bool = Field(
+        False, description="load a model again whose calls only fail; always so if embedded"
     )
     triton_grpc_port: Port = Field(0, description="embedded Triton's gRPC port; 0 picks one")
     triton_http_port: Port = Field(0, description="embedded Triton's HTTP port; 0 picks one")

@@ -60,6 +60,6 @@ class Metrics(Handler):
             for name, live in traffic.lives.items():
                 metrics.RELEASE_READY.labels(model, name).set(live.state[0] == "ready")
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(generate_latest())
+        self.finish(generate_latest(metrics.registry()))
 
     head = get

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
 
 #: Seconds; from a tenth of a millisecond (tabular trees) to the longest deadline.
 SECONDS = (
@@ -26,8 +28,15 @@ STAGE_SECONDS = Histogram(
     buckets=SECONDS,
 )
 ROWS_TOTAL = Counter("gateway_rows_total", "Instances answered", RELEASE)
-ROWS_ADMITTED = Gauge("gateway_rows_admitted", "Instances between admission and answer", RELEASE)
-CALLS_IN_FLIGHT = Gauge("gateway_calls_in_flight", "Calls to Triton under way", RELEASE)
+ROWS_ADMITTED = Gauge(
+    "gateway_rows_admitted",
+    "Instances between admission and answer",
+    RELEASE,
+    multiprocess_mode="livesum",
+)
+CALLS_IN_FLIGHT = Gauge(
+    "gateway_calls_in_flight", "Calls to Triton under way", RELEASE, multiprocess_mode="livesum"
+)
 CALL_ROWS = Histogram("gateway_call_rows", "Instances per call to Triton", RELEASE, buckets=ROWS)
 CALL_PADDING = Histogram(
     "gateway_call_padding_ratio",
@@ -35,23 +44,59 @@ CALL_PADDING = Histogram(
     RELEASE,
     buckets=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
 )
-RELEASE_READY = Gauge("gateway_release_ready", "1 where a release can take requests", RELEASE)
+RELEASE_READY = Gauge(
+    "gateway_release_ready",
+    "1 where a release can take requests",
+    RELEASE,
+    multiprocess_mode="livemin",
+)
 RELEASE_REJECTIONS = Counter(
     "gateway_release_rejections_total", "Times the alignment gate rejected a release", RELEASE
 )
 SHADOW_REQUESTS = Counter("gateway_shadow_requests_total", "Requests copied to a shadow", RELEASE)
 SHADOW_DISAGREEMENTS = Gauge(
-    "gateway_shadow_disagreements", "Instances whose label or tensors differ", RELEASE
+    "gateway_shadow_disagreements",
+    "Instances whose label or tensors differ",
+    RELEASE,
+    multiprocess_mode="livesum",
 )
 SHADOW_DIFFERENCE = Gauge(
-    "gateway_shadow_max_abs_difference", "Largest difference of any number of a result", RELEASE
+    "gateway_shadow_max_abs_difference",
+    "Largest difference of any number of a result",
+    RELEASE,
+    multiprocess_mode="livemax",
 )
 SHADOW_LATENCY = Gauge(
-    "gateway_shadow_latency_seconds", "Mean latency of the shadow less that of the answer", RELEASE
+    "gateway_shadow_latency_seconds",
+    "Mean latency of the shadow less that of the answer",
+    RELEASE,
+    multiprocess_mode="livemostrecent",
 )
-REPLICA_UP = Gauge("gateway_triton_up", "1 where a Triton replica answers", ("replica",))
-TRITON_RESTARTS = Gauge("gateway_triton_restarts", "Restarts of the embedded Triton")
-REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests being worked on")
+REPLICA_UP = Gauge(
+    "gateway_triton_up",
+    "1 where a Triton replica answers",
+    ("replica",),
+    multiprocess_mode="livemin",
+)
+TRITON_RESTARTS = Gauge(
+    "gateway_triton_restarts", "Restarts of the embedded Triton", multiprocess_mode="livemax"
+)
+REQUESTS_OPEN = Gauge(
+    "gateway_requests_open", "Requests being worked on", multiprocess_mode="livesum"
+)
+
+
+def registry() -> CollectorRegistry:
+    """Return what `/metrics` shows: of all gateways that share the port, where there are several.
+
+    prometheus_client then keeps every process's values in files of the folder that
+    PROMETHEUS_MULTIPROC_DIR names.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+    return shared
 
 
 @contextmanager
