@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 
@@ -13,23 +14,27 @@ class Call:
 
 
 class Cost:
-    """Fits seconds = fixed + slope × padded tokens to recent calls, by weighted least squares.
+    """Fits seconds = fixed + slope × padded tokens to what calls of each size take when fast.
 
+    When fast, as the rest is not the call's: cores that other processes held, a busy event loop.
     A call that is sent while all instances are busy begins when the next call ends: what it
-    waits in Triton's queue is not its cost. With several gateways on one Triton the costs are
-    overestimated, both in the same way.
+    waits in Triton's queue is not its cost either.
     """
 
-    KEEP = 0.99
-    #: Before anything is known, and the most that is believed, in tokens.
-    FIRST, MOST = 24.0, 256.0
-    #: Calls seen before they are believed.
-    FEWEST = 20.0
+    #: Share of a size's calls that are faster than what is taken for fast, and how far one call
+    #: moves that.
+    FAST, STEP = 0.2, 0.1
+    #: Sizes an octave; calls of a size before it counts.
+    SIZES, FEWEST = 2, 5
+    #: Before anything is known, and the bounds of what is believed, in tokens. A MiniLM of one
+    #: CPU thread has about 4, to which the call itself adds as many.
+    FIRST, LEAST, MOST = 10.0, 2.0, 1024.0
 
     def __init__(self) -> None:
         self._waiting: deque[Call] = deque()
         self._running = 0
-        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
+        self._sizes: dict[int, tuple[int, float, float]] = {}  # calls, tokens, seconds
+        self.overhead = self.FIRST
 
     def begin(self, instances: int) -> Call:
         """Note that a call is sent to a model of so many instances."""
@@ -51,21 +56,26 @@ class Cost:
         else:
             self._running -= 1
         if call.begun is not None and tokens:
-            seconds = now - call.begun
-            new = (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
-            n, x, y, xx, xy = (
-                self.KEEP * old + item for old, item in zip(self._sums, new, strict=True)
-            )
-            self._sums = n, x, y, xx, xy
+            self._observe(tokens, now - call.begun)
 
-    @property
-    def overhead(self) -> float:
-        """What a call costs beside its tokens, in tokens."""
-        n, x, y, xx, xy = self._sums
-        spread = n * xx - x * x
-        if n < self.FEWEST or spread <= 1e-6 * xx:  # calls of a single size tell nothing
+    def _observe(self, tokens: int, seconds: float) -> None:
+        size = round(self.SIZES * math.log2(tokens))
+        calls, mean, fast = self._sizes.get(size, (0, float(tokens), seconds))
+        mean += self.STEP * (tokens - mean)
+        fast *= 1 + self.STEP * (self.FAST if seconds > fast else self.FAST - 1)
+        self._sizes[size] = calls + 1, mean, fast
+        self.overhead = self._fitted()
+
+    def _fitted(self) -> float:
+        """Return what a call costs beside its tokens, in tokens."""
+        points = [(x, y) for calls, x, y in self._sizes.values() if calls >= self.FEWEST]
+        count = len(points)
+        if count < 2:  # noqa: PLR2004 - one size alone tells nothing
             return self.FIRST
-        slope = (n * xy - x * y) / spread
+        middle = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
+        slope = sum((x - middle[0]) * (y - middle[1]) for x, y in points) / sum(
+            (x - middle[0]) ** 2 for x, _ in points
+        )
         if slope <= 0:
             return self.MOST
-        return min(max((y - slope * x) / n / slope, 1.0), self.MOST)
+        return min(max(middle[1] / slope - middle[0], self.LEAST), self.MOST)

@@ -85,6 +85,7 @@ class Lane:
         self._stage = {stage: metrics.STAGE_SECONDS.labels(model, name, stage) for stage in STAGES}
         self._calls = metrics.CALLS_IN_FLIGHT.labels(model, name)
         self._call_rows = metrics.CALL_ROWS.labels(model, name)
+        self._overhead = metrics.CALL_OVERHEAD.labels(model, name)
         self._call_padding = metrics.CALL_PADDING.labels(model, name)
 
     @property
@@ -204,6 +205,7 @@ class Lane:
             tokens = len(rows) * max(1, bucket(max(row.length for row in rows)))
         finally:
             self._cost.end(call, tokens)
+            self._overhead.set(self._cost.overhead)
             self._calling -= 1
             self._pump()
         inferred = time.perf_counter()
