@@ -32,8 +32,6 @@ log = structlog.get_logger(__name__)
 
 #: A body this many times over the limit is still read away to tell its sender kindly.
 READ_AWAY = 16
-#: Seconds in which a request's body must have arrived.
-BODY_SECONDS = 60
 #: Seconds that an idle connection is kept.
 IDLE_SECONDS = 300
 
@@ -186,7 +184,6 @@ class Gateway:
         server = HTTPServer(
             application(self.pipeline, self._shadows, settings),
             max_body_size=READ_AWAY * settings.max_body_bytes,
-            body_timeout=BODY_SECONDS,
             idle_connection_timeout=IDLE_SECONDS,
         )
         server.add_sockets(sockets)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
-import uuid
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
+from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from gateway import errors
@@ -16,6 +18,8 @@ from gateway.telemetry import metrics
 
 log = structlog.get_logger("gateway.request")
 
+#: Seconds in which a request's body must have arrived.
+BODY_SECONDS = 60.0
 PROBLEM_JSON = "application/problem+json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -32,15 +36,35 @@ class Handler(RequestHandler):
     endpoint = "other"
     model = ""
     request_id = ""
+    _body_timer: asyncio.TimerHandle | None = None
 
     def set_default_headers(self) -> None:
         """Take over the client's request id, or make one."""
         # Tornado calls this again before it renders an error; the id must not change then.
         if not self.request_id:
             given = self.request.headers.get("X-Request-Id", "")
-            self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+            made = f"{random.getrandbits(128):032x}"  # unique, not secret
+            self.request_id = given if _REQUEST_ID.fullmatch(given) else made
         self.set_header("X-Request-Id", self.request_id)
         self.clear_header("Server")
+
+    def prepare(self) -> None:
+        """Give the body a time to arrive in; a sender who is slower loses the connection.
+
+        Tornado's own timeout would cost each request a chain of futures.
+        """
+        connection = cast("HTTP1Connection", self.request.connection)
+        loop = asyncio.get_running_loop()
+        self._body_timer = loop.call_later(BODY_SECONDS, connection.stream.close)
+
+    def arrived(self) -> None:
+        """Note that the body is there."""
+        if self._body_timer:
+            self._body_timer.cancel()
+
+    def on_finish(self) -> None:
+        """Note that nothing more is waited for."""
+        self.arrived()
 
     def data_received(self, chunk: bytes) -> None:
         """Read a body away that nobody asked for."""
@@ -100,6 +124,7 @@ class Bodied(Handler):
 
     def prepare(self) -> None:
         """Begin with an empty body."""
+        super().prepare()
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -113,6 +138,7 @@ class Bodied(Handler):
 
     def body(self) -> bytes:
         """Return the whole body. Raises BodyTooLarge."""
+        self.arrived()
         if self._size > self.limit:
             raise errors.BodyTooLarge(
                 f"The body has {self._size} bytes; at most {self.limit} are read."

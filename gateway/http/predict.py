@@ -106,4 +106,4 @@ class Predict(Bodied):
 
 
 def _timing(stages: dict[str, float]) -> str:
-    return ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items())
+    return ", ".join([f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items()])

@@ -41,12 +41,14 @@ class ManifestError(ValueError):
 class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of a release's lane: rows and padded tokens per call to Triton, calls in flight.
 
-    Within them the lane makes calls as large as pays. 0 in-flight calls stands for one more than
-    the instances that Triton runs.
+    Within them the lane makes calls as large as pays, where a call costs as much as
+    `call_tokens` more tokens would: some 16 on a CPU, hundreds on a GPU. 0 in-flight calls stands
+    for one more than the instances that Triton runs.
     """
 
     max_rows: Count = 16
     max_tokens: Count = 4096
+    call_tokens: Count = 16
     max_calls: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 

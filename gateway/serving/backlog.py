@@ -46,6 +46,9 @@ class Backlog:
         self._seconds_a_row = 1 / FIRST_RATE
         self._taken = 0.0
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def add(
         self, job: Job, prepared: Sequence[Prepared], lengths: Sequence[int], now: float
     ) -> None:
@@ -56,7 +59,7 @@ class Backlog:
             row = Row(job, position, item, length, now, now + position * step)
             insort(self._rows, row, key=_TURN)
 
-    def take(self, bounds: Bounds, overhead: float, now: float) -> list[Row]:
+    def take(self, bounds: Bounds, overhead: int, now: float) -> list[Row]:
         """Hand out the rows of the next call; empty where nobody waits. See `packing.choose`."""
         window: list[Row] = []
         seen, size = 0, max(WINDOW, bounds.rows)

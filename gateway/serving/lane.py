@@ -21,9 +21,8 @@ from gateway.preprocessing.workers import Worker
 from gateway.releases.manifest import Release
 from gateway.serving.admission import Admission
 from gateway.serving.backlog import Backlog, Row
-from gateway.serving.cost import Cost
 from gateway.serving.job import Job, Part
-from gateway.serving.packing import Bounds, bucket, length_of, stack
+from gateway.serving.packing import Bounds, length_of, stack
 from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
 
@@ -76,7 +75,6 @@ class Lane:
         self._version = (model, release.model_version)
         self._jobs: deque[Job] = deque()
         self._backlog = Backlog()
-        self._cost = Cost()
         self._pumping = False
         self._prepare_rows = PREPARE_ROWS
         self._preparing = 0
@@ -85,7 +83,6 @@ class Lane:
         self._stage = {stage: metrics.STAGE_SECONDS.labels(model, name, stage) for stage in STAGES}
         self._calls = metrics.CALLS_IN_FLIGHT.labels(model, name)
         self._call_rows = metrics.CALL_ROWS.labels(model, name)
-        self._overhead = metrics.CALL_OVERHEAD.labels(model, name)
         self._call_padding = metrics.CALL_PADDING.labels(model, name)
 
     @property
@@ -134,18 +131,21 @@ class Lane:
     def _pump(self) -> None:
         """Start all the work that there is room for; called whenever that may have changed."""
         self._pumping = False
-        while self._preparing < PREPARE_CALLS and (parts := self._next_parts()):
-            self._preparing += 1
-            self._spawn(self._prepare(parts), [part.job for part in parts])
         batching, limits = self.release.batching, self._cluster.limits(self._version, self.proven)
         most_rows, instances = limits or (batching.max_rows, 0)
         bounds = Bounds(min(batching.max_rows, most_rows), batching.max_tokens)
-        while self._calling < (batching.max_calls or instances + 1):
-            rows = self._backlog.take(bounds, self._cost.overhead, time.perf_counter())
+        most_calls = batching.max_calls or instances + 1
+        while self._calling < most_calls:
+            rows = self._backlog.take(bounds, batching.call_tokens, time.perf_counter())
             if not rows:
                 break
             self._calling += 1
-            self._spawn(self._call(rows, max(instances, 1)), [row.job for row in rows])
+            self._spawn(self._call(rows), [row.job for row in rows])
+        if self._calling == most_calls and len(self._backlog) >= bounds.rows > len(self._jobs):
+            return  # the next call is there already: until it goes, more requests may come
+        while self._preparing < PREPARE_CALLS and (parts := self._next_parts()):
+            self._preparing += 1
+            self._spawn(self._prepare(parts), [part.job for part in parts])
 
     def _next_parts(self) -> list[Part]:
         """Take some instances, oldest request first; skip who no longer waits."""
@@ -186,9 +186,8 @@ class Lane:
         elif rows == self._prepare_rows and seconds < LONG_PREPARE / 4:
             self._prepare_rows = min(PREPARE_ROWS, rows * 2)
 
-    async def _call(self, rows: list[Row], instances: int) -> None:
+    async def _call(self, rows: list[Row]) -> None:
         started = time.perf_counter()
-        call, tokens = self._cost.begin(instances), 0
         try:
             stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
             self._call_rows.observe(len(rows))
@@ -202,10 +201,7 @@ class Lane:
                     self.description.outputs,
                     max(seconds, 0.001),
                 )
-            tokens = len(rows) * max(1, bucket(max(row.length for row in rows)))
         finally:
-            self._cost.end(call, tokens)
-            self._overhead.set(self._cost.overhead)
             self._calling -= 1
             self._pump()
         inferred = time.perf_counter()

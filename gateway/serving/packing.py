@@ -39,7 +39,7 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-def choose(lengths: Sequence[int], bounds: Bounds, overhead: float) -> list[int]:
+def choose(lengths: Sequence[int], bounds: Bounds, overhead: int) -> list[int]:
     """Pick the positions of the rows for the next call: the first, and those that pay beside it.
 
     `lengths` are in tokens, in the order of turns, not empty. Rows share a call with their

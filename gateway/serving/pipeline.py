@@ -137,9 +137,9 @@ class Pipeline:
 
 def _draw(weights: dict[str, int], model: str, affinity: str | None) -> str:
     """Draw a release by weight: at random, or where the affinity key's digest falls."""
+    if len(weights) < 2:  # noqa: PLR2004 - no choice
+        return next(iter(weights), "")
     names = sorted(weights)
-    if not names:
-        return ""
     bounds = list(itertools.accumulate(weights[name] for name in names))
     if affinity is None:
         point = random.randrange(bounds[-1])  # noqa: S311 - traffic, not secrets

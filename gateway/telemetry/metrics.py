@@ -44,12 +44,6 @@ CALL_PADDING = Histogram(
     RELEASE,
     buckets=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
 )
-CALL_OVERHEAD = Gauge(
-    "gateway_call_overhead_tokens",
-    "What a call costs beside its tokens, as measured",
-    RELEASE,
-    multiprocess_mode="livemax",
-)
 RELEASE_READY = Gauge(
     "gateway_release_ready",
     "1 where a release can take requests",

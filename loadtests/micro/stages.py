@@ -23,8 +23,8 @@ from tritonclient.grpc import aio as triton
 from gateway.http import envelope
 from gateway.preprocessing.installed import load
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
+from gateway.releases.manifest import Batching
 from gateway.serving.backlog import WINDOW
-from gateway.serving.cost import Cost
 from gateway.serving.packing import Bounds, choose, length_of, stack
 from gateway.triton.inference import Inference
 from loadtests.micro.exchange import exchanges
@@ -103,7 +103,7 @@ def _inline(texts: list[str]) -> list[Stage]:
     payloads = itertools.cycle(_payloads(texts))
     prepared = [item for item in runner.prepare(_payloads(texts)) if isinstance(item, Prepared)]
     lengths = [length_of(specs, item.tensors) for item in prepared[:WINDOW]]
-    bounds = Bounds(ROWS, 4096)
+    bounds, fixed = Bounds(ROWS, 4096), Batching().call_tokens
     packs = itertools.cycle([p.tensors for p in prepared[i : i + ROWS]] for i in range(0, 160, 8))
     embeddings = {"embedding__0": np.random.default_rng(0).random((ROWS, 384), np.float32)}
     return [
@@ -114,7 +114,11 @@ def _inline(texts: list[str]) -> list[Stage]:
             "envelope, 32 rows", lambda: envelope.batch("application/json", batch, media, 32), 32
         ),
         Stage("tokenise, inline", lambda: runner.prepare([next(payloads)])),
-        Stage(f"choose {ROWS} of {WINDOW}", lambda: choose(lengths, bounds, Cost.FIRST), ROWS),
+        Stage(
+            f"choose {ROWS} of {WINDOW}",
+            lambda: choose(lengths, bounds, Batching().call_tokens),
+            ROWS,
+        ),
         Stage(f"stack and pad {ROWS}", lambda: stack(specs, next(packs)), ROWS),
         Stage(
             f"postprocess {ROWS}, inline", lambda: runner.finish(embeddings, [None] * ROWS), ROWS
