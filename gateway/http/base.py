@@ -171,7 +171,9 @@ def _gateway_error(
         handler.set_header("Allow", ", ".join(allowed))
         return errors.MethodNotAllowed(f"Use {' or '.join(allowed)}.")
     if isinstance(error, HTTPError) and status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-        # Tornado's own 400 is a path whose percent-encoding is no UTF-8.
+        # Tornado's own 400 is a path whose percent-encoding is no UTF-8: it comes before the body
+        # is read, and Tornado hangs up after the answer.
+        handler.set_header("Connection", "close")
         return errors.UnknownRoute("There is nothing at this path.")
     return errors.GatewayError("The gateway failed on this request; its log has the cause.")
 

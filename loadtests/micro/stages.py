@@ -116,7 +116,7 @@ def _inline(texts: list[str]) -> list[Stage]:
         Stage("tokenise, inline", lambda: runner.prepare([next(payloads)])),
         Stage(
             f"choose {ROWS} of {WINDOW}",
-            lambda: choose(lengths, bounds, Batching().call_tokens),
+            lambda: choose(lengths, bounds, fixed),
             ROWS,
         ),
         Stage(f"stack and pad {ROWS}", lambda: stack(specs, next(packs)), ROWS),
