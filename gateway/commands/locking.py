@@ -15,7 +15,8 @@ from gateway.commands.wheels import Wheel
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
-from gateway.releases import lock, manifest
+from gateway.releases import goldens, lock, manifest
+from gateway.releases.alignment import Misaligned
 from gateway.releases.lock import Lock, LockedRelease, LockError
 from gateway.settings import Settings
 
@@ -123,6 +124,10 @@ class Locking:
             model=model,
         )
         identity = await self._identity(draft)
+        try:
+            goldens.of_version(folder, release.model_version, identity.goldens)
+        except Misaligned as error:
+            raise LockError(str(error)) from None
         return LockedRelease(
             model_version=draft.model_version,
             preprocessor=draft.preprocessor,

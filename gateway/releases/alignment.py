@@ -1,12 +1,12 @@
 """The proof that a release fits: what it declares against what is there, and its golden cases.
 
 Pure comparisons; `serving/gate.py` gathers the evidence. Each returns sentences naming every
-difference, none where all agree.
+difference, none where all agree; `require` turns them into an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from gateway_preprocessor import Description, Prepared, TensorSpec
@@ -19,12 +19,21 @@ TRITON_DTYPES = {
     **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
     **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
 }
+#: Differences that one message names.
+MOST = 5
 #: Tensor name → Triton's dtype and the dims of one row.
 Served = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class Misaligned(RuntimeError):
     """A release that must not get traffic; the message says why, for operators."""
+
+
+def require(differences: Iterable[str]) -> None:
+    """Raise Misaligned where anything differs."""
+    if found := list(differences):
+        more = f" (and {len(found) - MOST} more)" if len(found) > MOST else ""
+        raise Misaligned("; ".join(found[:MOST]) + more)
 
 
 def specs(

@@ -1,8 +1,9 @@
 """The alignment gate: a release takes no request on a replica before it is proven there.
 
 What is proven, in this order: the files on disk and the worker's environment are those of the
-lock; the preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results
-come back through Triton, which warms it up, too; and the files have not changed meanwhile.
+lock; the preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results,
+or the model version's own, come back through Triton, which warms it up, too; and the files have
+not changed meanwhile.
 
 That Triton serves the locked weights is proven by the files' digests just before and after the
 gateway had it load them, as far as it reads the same file system; of a version that it served
@@ -15,10 +16,11 @@ import asyncio
 from pathlib import Path
 
 from gateway_preprocessor import Prepared
+from gateway_preprocessor.goldens import Golden
 
 from gateway.preprocessing.workers import Worker
-from gateway.releases import alignment, lock
-from gateway.releases.alignment import Misaligned
+from gateway.releases import alignment, goldens, lock
+from gateway.releases.alignment import Misaligned, require
 from gateway.releases.lock import LockedRelease
 from gateway.releases.manifest import Release
 from gateway.serving.packing import stack
@@ -26,8 +28,6 @@ from gateway.triton.replica import Replica
 
 #: Seconds for the inference of one golden case.
 INFER_SECONDS = 60.0
-#: Differences that one message names.
-MOST = 5
 
 
 class Gate:
@@ -41,16 +41,19 @@ class Gate:
         self._release = release
         self._locked = locked
         self._worker = worker
+        self._goldens: list[Golden] = []
         self._prepared: list[Prepared] = []
 
     async def prove_worker(self) -> None:
         """Prove what does not depend on Triton. Raises Misaligned."""
         await self._prove_files()
         identity = self._worker.identity
-        _require(lock.drift_of_worker(self._locked, identity, self._release.isolation))
-        goldens = identity.goldens
-        prepared = await self._worker.prepare([golden.payload for golden in goldens])
-        _require(alignment.tensors(goldens, prepared))
+        require(lock.drift_of_worker(self._locked, identity, self._release.isolation))
+        self._goldens = await asyncio.to_thread(
+            goldens.of_version, self._folder, self._release.model_version, identity.goldens
+        )
+        prepared = await self._worker.prepare([golden.payload for golden in self._goldens])
+        require(alignment.tensors(self._goldens, prepared))
         self._prepared = [item for item in prepared if isinstance(item, Prepared)]
 
     async def prove_replica(self, replica: Replica) -> int:
@@ -63,26 +66,19 @@ class Gate:
         described = self._worker.identity.description
         if served.files != self._locked.model:
             raise Misaligned("Triton loaded the model from other files than those locked")
-        _require(alignment.specs(described, served.inputs, served.outputs, served.max_batch_size))
+        require(alignment.specs(described, served.inputs, served.outputs, served.max_batch_size))
         answers: list[bytes | Exception] = []
         for item in self._prepared:
             tensors = stack(described.tensors, [item.tensors]).tensors
             outputs = await replica.infer(version, tensors, described.outputs, INFER_SECONDS)
             answers += await self._worker.finish(outputs, [item.context])
-        goldens = self._worker.identity.goldens
-        _require(alignment.results(goldens, answers, self._release.tolerance))
+        require(alignment.results(self._goldens, answers, self._release.tolerance))
         await self._prove_files()
         return served.load
 
     async def _prove_files(self) -> None:
-        _require(
+        require(
             await asyncio.to_thread(
                 lock.drift, self._folder, self._name, self._release, self._locked
             )
         )
-
-
-def _require(differences: list[str]) -> None:
-    if differences:
-        more = f" (and {len(differences) - MOST} more)" if len(differences) > MOST else ""
-        raise Misaligned("; ".join(differences[:MOST]) + more)

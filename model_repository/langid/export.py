@@ -1,6 +1,8 @@
-"""Train, evaluate and write the language identifier. Takes about a minute on two cores.
+"""Train, evaluate and write every version of the language identifier. Takes about two minutes.
 
-Writes 1/model.pt and CARD.md here, and labels.json and goldens.json into the preprocessor package.
+Writes N/model.pt and CARD.md here. What the versions answer to the golden cases goes into the
+preprocessor package for version 1 (goldens.json, with labels.json), and for later ones, which that
+package serves as it is, into N/goldens.json here.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from pathlib import Path
 from training import card, catalogues, fit, goldens, split, torchscript
 from training.cases import EVERYDAY
 from training.catalogues import Sample
-from training.evaluate import LONG, Report, characters, predict, report
+from training.evaluate import LONG, characters, predict, report
+from training.recipes import RECIPES
 from training.text import normalise
 from training.weights import Weights
 
 HERE = Path(__file__).resolve().parent
-MODEL = Path("1", "model.pt")
+MODEL = "model.pt"
 ASSETS = HERE.parents[1] / "preprocessors" / "langid" / "src" / "langid_preprocessor"
 
 
@@ -33,46 +36,45 @@ def main() -> None:
 
 
 def export(folder: Path, assets: Path) -> None:
-    """Train and write the model and its card into `folder`, labels and goldens into `assets`."""
+    """Train and write the versions and their card into `folder`, labels and goldens beside."""
     print("reading the catalogues")
     samples = catalogues.read()
     labels = sorted({sample.language for sample in samples})
     train, held = split.split(samples)
-    print(f"training on {len(train)} strings of {len(labels)} languages")
-    weights = fit.fit(train, labels)
-    torchscript.save(weights, folder / MODEL)
-    print(f"evaluating on {len(held)} held-out strings")
-    facts = _facts(folder / MODEL, labels, train, held, weights)
-    (folder / "CARD.md").write_text(card.render(facts), encoding="utf-8")
     (assets / "labels.json").write_text(json.dumps(labels) + "\n", encoding="utf-8")
-    goldens.write(weights, labels, assets)
-    print(f"macro accuracy at {LONG} characters or more: {facts.long.macro:.4f}")
+    figures = []
+    for version, recipe in RECIPES.items():
+        print(f"version {version}: training on {len(train)} strings of {len(labels)} languages")
+        weights = fit.fit(train, labels, recipe)
+        target = folder / str(version)
+        torchscript.save(weights, target / MODEL)
+        if version == min(RECIPES):
+            goldens.write(weights, labels, assets)
+        else:
+            goldens.write_results(weights, labels, target)
+        print(f"version {version}: evaluating on {len(held)} held-out strings")
+        figures.append(_figures(target / MODEL, labels, held, weights))
+        print(f"macro accuracy at {LONG} characters or more: {figures[-1].long.macro:.4f}")
+    facts = card.Facts(labels, train, held, list(RECIPES), figures)
+    (folder / "CARD.md").write_text(card.render(facts), encoding="utf-8")
 
 
-def _facts(
-    model: Path, labels: list[str], train: list[Sample], held: list[Sample], weights: Weights
-) -> card.Facts:
+def _figures(model: Path, labels: list[str], held: list[Sample], weights: Weights) -> card.Figures:
     probabilities = predict(model, [sample.normal for sample in held])
 
-    def between(least: int, most: int) -> Report:
+    def between(least: int, most: int) -> card.Report:
         rows = [i for i, sample in enumerate(held) if least <= characters(sample) <= most]
         return report([held[i] for i in rows], probabilities[rows], labels)
 
     longest = card.BANDS[-1][1]
     everyday = predict(model, [normalise(text) for text in EVERYDAY.values()])
-    return card.Facts(
-        labels=labels,
-        train=train,
-        held=held,
+    return card.Figures(
         weights=weights,
         size=model.stat().st_size,
         long=between(LONG, longest),
         every=between(1, longest),
-        bands=[(band, between(*band)) for band in card.BANDS],
-        everyday=[
-            (language, labels[row.argmax()], float(row.max()), text)
-            for (language, text), row in zip(EVERYDAY.items(), everyday, strict=True)
-        ],
+        bands=[between(*band) for band in card.BANDS],
+        everyday=[(labels[row.argmax()], float(row.max())) for row in everyday],
     )
 
 

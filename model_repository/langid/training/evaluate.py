@@ -19,11 +19,15 @@ _BATCH = 64
 
 
 class Report(NamedTuple):
-    """How a set of strings was answered. `recall` and `support` are per language."""
+    """How a set of strings was answered. `recall` and `support` are per language.
+
+    `right` says of each string whether it was told right, shape (strings,).
+    """
 
     macro: float
     overall: float
     confidence: float
+    right: NDArray[np.bool_]
     recall: dict[str, float]
     support: dict[str, int]
     confusions: list[tuple[tuple[str, str], int]]
@@ -48,14 +52,16 @@ def report(
 ) -> Report:
     """Compare answers with the truth; macro accuracy is the mean of the languages' recalls."""
     answers = [labels[index] for index in probabilities.argmax(axis=1)]
-    pairs = Counter(zip((sample.language for sample in samples), answers, strict=True))
-    support = Counter(sample.language for sample in samples)
+    truth = [sample.language for sample in samples]
+    pairs = Counter(zip(truth, answers, strict=True))
+    support = Counter(truth)
     recall = {code: pairs[code, code] / support[code] for code in sorted(support)}
     wrong = Counter({pair: number for pair, number in pairs.items() if pair[0] != pair[1]})
     return Report(
         macro=sum(recall.values()) / len(recall),
         overall=sum(pairs[code, code] for code in support) / len(samples),
         confidence=float(probabilities.max(axis=1).mean()),
+        right=np.array(truth) == np.array(answers),
         recall=recall,
         support=dict(support),
         confusions=sorted(wrong.items(), key=lambda item: (-item[1], item[0])),

@@ -18,19 +18,14 @@ from scipy import sparse
 
 from training.catalogues import Sample
 from training.features import grams
+from training.recipes import Recipe
 from training.text import LENGTH
 from training.weights import Weights, count, damped, damping, softmax
 
 SEED = 20240607
 #: An n-gram must occur in that many training strings.
 LEAST_SEEN = 3
-#: Pseudo-count of naive Bayes for an n-gram that a variety does not have.
-SMOOTHING = 0.01
-EPOCHS = 4
 BATCH = 256
-RATE = 0.1
-#: Share of n-grams left out of each training text, at random.
-DROPOUT = 0.5
 #: A string is drawn with weight (strings of its variety) ** -BALANCE.
 BALANCE = 0.9
 #: Shares of training texts that are joined with another, and that are cut to a few words.
@@ -61,33 +56,35 @@ class _Model(NamedTuple):
     bias: _Adagrad  # (V,)
 
 
-def fit(samples: Sequence[Sample], labels: Sequence[str]) -> Weights:
-    """Train on `samples`; `labels` fixes the order of the languages.
+def fit(samples: Sequence[Sample], labels: Sequence[str], recipe: Recipe) -> Weights:
+    """Train on `samples` by `recipe`; `labels` fixes the order of the languages.
 
     Each variety is a class of its own: a language in two scripts would halve the share of each
     script's n-grams in it, and lose against neighbours written in one.
     """
     varieties = sorted({sample.variety for sample in samples})
     targets = np.array([varieties.index(sample.variety) for sample in samples])
-    model = _naive_bayes(samples, targets, len(varieties))
-    steps = EPOCHS * (len(samples) // BATCH)
+    model = _naive_bayes(samples, targets, len(varieties), recipe.smoothing)
+    steps = recipe.epochs * (len(samples) // BATCH)
     generator = random.Random(SEED)  # noqa: S311 - reproducible, no secret
     numbers = np.random.default_rng(SEED)
     step = 0
-    for _ in range(EPOCHS):
+    for _ in range(recipe.epochs):
         texts, wanted = _augmented(samples, targets, generator)
         counts = count(texts, model.keys)
-        counts.data = (numbers.random(counts.nnz) >= DROPOUT).astype(np.float32)
+        counts.data = (numbers.random(counts.nnz) >= recipe.dropout).astype(np.float32)
         counts.eliminate_zeros()
         for start in range(0, len(samples) - BATCH + 1, BATCH):
             rows = slice(start, start + BATCH)
-            _descend(model, counts[rows], wanted[rows], RATE * (1 - step / steps))
+            _descend(model, counts[rows], wanted[rows], recipe.rate * (1 - step / steps))
             step += 1
     languages = np.array([labels.index(variety.split("_")[0]) for variety in varieties])
     return _quantised(model, languages)
 
 
-def _naive_bayes(samples: Sequence[Sample], targets: NDArray[np.intp], varieties: int) -> _Model:
+def _naive_bayes(
+    samples: Sequence[Sample], targets: NDArray[np.intp], varieties: int, smoothing: float
+) -> _Model:
     hashes, owner = grams([sample.normal for sample in samples])
     keys, which = np.unique(hashes, return_inverse=True)
     strings = np.unique(which.astype(np.int64) * len(samples) + owner) // len(samples)
@@ -99,7 +96,7 @@ def _naive_bayes(samples: Sequence[Sample], targets: NDArray[np.intp], varieties
     return _Model(
         keys[common],
         counts > 0,
-        _Adagrad(np.log((counts + SMOOTHING) / SMOOTHING)),
+        _Adagrad(np.log((counts + smoothing) / smoothing)),
         _Adagrad(per_gram - per_gram.mean()),
         _Adagrad(np.zeros(varieties, np.float32)),
     )

@@ -1,13 +1,14 @@
-"""Writes the preprocessor's golden cases from the plain-Python and numpy reference."""
+"""Writes the golden cases, or their results, from the plain-Python and numpy reference."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gateway_preprocessor.goldens import Golden, Tensor, save
+from gateway_preprocessor.goldens import FILE, Golden, Tensor, save
 
 from training.cases import GOLDEN
 from training.text import normalise
@@ -21,8 +22,17 @@ TOLERANCE = 1e-5
 
 
 def write(weights: Weights, labels: Sequence[str], folder: Path) -> None:
-    """Write `goldens.json` into `folder`."""
+    """Write the cases into a preprocessor package's `folder`."""
     save([_golden(weights, labels, *case) for case in GOLDEN], folder)
+
+
+def write_results(weights: Weights, labels: Sequence[str], folder: Path) -> None:
+    """Write what these weights make of the cases into a model version's `folder`, one a line."""
+    cases = [_golden(weights, labels, *case) for case in GOLDEN]
+    lines = [
+        json.dumps({"name": case.name, "output": case.output}, ensure_ascii=False) for case in cases
+    ]
+    (folder / FILE).write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def _golden(
