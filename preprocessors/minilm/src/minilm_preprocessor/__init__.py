@@ -16,6 +16,7 @@ MAX_TOKENS = 256
 #: Characters looked at first: enough for 256 tokens of any usual text.
 FIRST_CHARACTERS = 4096
 DIMENSIONS = 384
+DECIMALS = 8
 
 Text = Annotated[
     str,
@@ -75,4 +76,7 @@ class MiniLM(Preprocessor[str, NoParameters, Sentence]):
     def postprocess(self, rows: Sequence[Row], contexts: Sequence[Any]) -> list[Sentence]:
         """Hand the pooled, normalised embedding on."""
         del contexts  # nothing to remember between the two halves
-        return [Sentence(row["embedding__0"].tolist()) for row in rows]
+        # A float32 below 1 has no more than these decimals; written as a float64 in full, each
+        # would take twice the bytes.
+        found = [row["embedding__0"].astype(np.float64).round(DECIMALS) for row in rows]
+        return [Sentence(embedding.tolist()) for embedding in found]
