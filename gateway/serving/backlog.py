@@ -19,10 +19,8 @@ from gateway.serving.packing import Bounds, choose
 
 #: Rows that are looked at for one call, those first whose turn it is.
 WINDOW = 64
-#: Rows a second that are assumed before any were seen.
-FIRST_RATE = 1000.0
-#: Weight of the newest call in the measured rate.
-NEWEST = 0.1
+#: Seconds a row takes, before any were seen; and the weight of the newest call in what is measured.
+FIRST_SECONDS, NEWEST = 0.01, 0.1
 _TURN = attrgetter("turn")
 
 
@@ -42,9 +40,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
-        self._requests = 0
-        self._seconds_a_row = 1 / FIRST_RATE
-        self._taken = 0.0
+        self._seconds_a_row = FIRST_SECONDS
+        self._taken: float | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -75,6 +72,8 @@ class Backlog:
         return [row for index, row in enumerate(window) if index in chosen]
 
     def _measure(self, rows: int, now: float) -> None:
-        seconds = min((now - self._taken) / rows, 1.0)
-        self._taken = now
-        self._seconds_a_row += NEWEST * (seconds - self._seconds_a_row)
+        """Follow the time that a row takes while others wait."""
+        if self._taken is not None:
+            seconds = (now - self._taken) / rows
+            self._seconds_a_row += NEWEST * (seconds - self._seconds_a_row)
+        self._taken = now if self._rows else None
