@@ -30,6 +30,10 @@ class WorkerHung(WorkerLost):
     """The worker did not reply in time, and was killed for it."""
 
 
+class NoWorker(WorkerLost):
+    """There is no worker to ask."""
+
+
 class Link:
     """Connects to the worker behind `socket`, again and again, until closed.
 

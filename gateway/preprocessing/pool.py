@@ -23,7 +23,7 @@ from gateway_preprocessor.goldens import tensor_difference
 from numpy.typing import NDArray
 
 from gateway.preprocessing.installed import PreprocessorUnavailable
-from gateway.preprocessing.link import Link, WorkerHung, WorkerLost
+from gateway.preprocessing.link import Link, NoWorker, WorkerHung, WorkerLost
 
 log = structlog.get_logger(__name__)
 
@@ -138,16 +138,21 @@ class WorkerPool:
             return await ask(items)
         except WorkerLost as error:
             log.warning("worker lost", distribution=self._options.distribution, reason=str(error))
-        return [await self._alone(ask, item) for item in items]
+            lost = error
+        return [await self._alone(ask, item, lost) for item in items]
 
     async def _alone(
-        self, ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]], item: Any
+        self,
+        ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]],
+        item: Any,
+        lost: WorkerLost,
     ) -> T | Exception:
         """Ask for one item; twice if the worker dies, as that may have had another reason."""
-        lost: WorkerLost | None = None
         for _ in range(2):
             try:
                 (result,) = await ask([item])
+            except NoWorker:
+                continue  # what was lost before says more
             except WorkerLost as error:
                 lost = error
                 if isinstance(error, WorkerHung):
@@ -161,7 +166,7 @@ class WorkerPool:
         deadline = time.monotonic() + self._options.call_seconds
         while not (able := [link for link in self._links if link.connected]):
             if time.monotonic() > deadline:
-                raise WorkerLost("no worker is up")
+                raise NoWorker("no worker is up")
             await asyncio.sleep(0.01)
         link = min(able, key=lambda item: len(item.waiting))
         return await link.ask(request, reply, self._options.call_seconds)
