@@ -47,7 +47,7 @@ format: .venv/installed  ## format and mend what can be mended
 	.venv/bin/ruff format .
 
 .PHONY: train
-train: install  ## train langid, digits and tumor again, with their model cards
+train: install  ## train langid (both versions), digits and tumor again, with their model cards
 	for model in langid digits tumor; do .venv-models/bin/python model_repository/$$model/export.py; done
 
 .PHONY: lock

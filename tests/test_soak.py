@@ -41,7 +41,8 @@ async def ask(client: httpx.AsyncClient, drawn: list[Case]) -> None:
         answer = await client.post(f"/{model}_batch_predict", json=body)
         assert answer.status_code == 200, answer.text
         outputs = answer.json()["outputs"]
-    assert [case.wrong(output) for case, output in zip(drawn, outputs, strict=True)] == [
+    version = answer.json()["model_version"]
+    assert [case.wrong(output, version) for case, output in zip(drawn, outputs, strict=True)] == [
         None for _ in drawn
     ]
     assert answer.json()["model"] == model

@@ -29,11 +29,11 @@ class Misaligned(RuntimeError):
     """A release that must not get traffic; the message says why, for operators."""
 
 
-def require(differences: Iterable[str]) -> None:
-    """Raise Misaligned where anything differs."""
+def require(differences: Iterable[str], where: str = "") -> None:
+    """Raise Misaligned where anything differs; its message begins with `where`."""
     if found := list(differences):
         more = f" (and {len(found) - MOST} more)" if len(found) > MOST else ""
-        raise Misaligned("; ".join(found[:MOST]) + more)
+        raise Misaligned(where + "; ".join(found[:MOST]) + more)
 
 
 def specs(

@@ -32,15 +32,15 @@ def of_version(folder: Path, version: int, goldens: Sequence[Golden]) -> list[Go
     They are the cases' own where the version has no file. Raises Misaligned, naming file and
     key, where the file is malformed or does not have exactly these cases.
     """
-    where = f"{folder.name}/{version}/{FILE}"
+    where = f"{folder.name}/{version}/{FILE}: "
     try:
         content = (folder / str(version) / FILE).read_bytes()
         results = msgspec.json.decode(content, type=list[Result])
     except FileNotFoundError:
         return list(goldens)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Misaligned(f"{where}: {error}") from None
-    require(f"{where}: {text}" for text in _differences(results, goldens))
+        raise Misaligned(f"{where}{error}") from None
+    require(_differences(results, goldens), where)
     by_name = {result.name: result for result in results}
     return [_expected(golden, by_name[golden.name]) for golden in goldens]
 

@@ -327,5 +327,6 @@ def test_service_is_unharmed(client: httpx.Client) -> None:
         case = cases(model)[0]
         answer = client.post(f"/{model}_{SINGLE}", json=case.single)
         assert answer.status_code == 200
-        assert case.wrong(answer.json()["output"]) is None
+        body = answer.json()
+        assert case.wrong(body["output"], body["model_version"]) is None
     assert client.get("/readyz").status_code == 200

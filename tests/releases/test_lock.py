@@ -317,6 +317,22 @@ async def test_a_model_version_without_files_is_not_locked(project: Project) -> 
         await project.locked()
 
 
+async def test_results_of_a_version_are_locked_if_they_fit(project: Project) -> None:
+    path = f"{MODEL}/2/goldens.json"
+    write(project.root, {f"{MODEL}/releases.toml": TWO, f"{MODEL}/2/model.onnx": "graph 2"})
+    write(project.root, {path: '[{"name": "two", "output": 2.0}]'})
+    before = project.lock.read_bytes()
+    with pytest.raises(LockError, match=r"^echo/2/goldens\.json: .* no golden case 'two'; .*'one'"):
+        await project.locked()
+    assert project.lock.read_bytes() == before
+    write(project.root, {path: '[{"name": "one", "output": 2.0}]'})
+    await project.locked()
+    assert "2/goldens.json" in release_of(project, "2.0-rc").model
+    write(project.root, {path: '[{"name": "one", "output": 3.0}]'})
+    (problem,) = await project.check()
+    assert "release 2.0-rc: model file 2/goldens.json changed" in problem
+
+
 async def test_a_package_of_the_repository_never_comes_from_an_index(project: Project) -> None:
     edit(project.root / MODEL / "releases.toml", "==1.0.0", ">=1.1")
     with pytest.raises(EnvironmentFailure, match="echo-preprocessor"):
