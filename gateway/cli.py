@@ -19,6 +19,7 @@ from gateway.commands.environments import environments
 from gateway.commands.lock import lock
 from gateway.commands.options import options, settings
 from gateway.commands.release import release
+from gateway.commands.tune import tune
 from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.processes import Processes
@@ -38,7 +39,7 @@ def main() -> None:
     """A gateway in front of NVIDIA Triton: versioned preprocessing, batching, releases."""
 
 
-for command in (check, environments, lock, release, wheels):
+for command in (check, environments, lock, release, tune, wheels):
     main.add_command(command)
 
 

@@ -12,6 +12,16 @@ class ConfigError(ValueError):
     """A `config.pbtxt` that cannot be parsed; the message names the file."""
 
 
+def parse(path: Path, text: str) -> model_config_pb2.ModelConfig:
+    """Read the text of a `config.pbtxt`; `path` is for messages. Raises ConfigError."""
+    config = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse(text, config)
+    except text_format.ParseError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
 class Configs:
     """The model configurations of a repository."""
 
@@ -25,12 +35,11 @@ class Configs:
         latest version. Raises ConfigError.
         """
         path = self._repository / model / "config.pbtxt"
-        config = model_config_pb2.ModelConfig()
         try:
-            text_format.Parse(path.read_text(encoding="utf-8"), config)
+            config = parse(path, path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (text_format.ParseError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: {error}") from None
         config.version_policy.specific.versions[:] = sorted(numbers)
         return str(json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None))

@@ -1,0 +1,1 @@
+"""Finds by measurement how a model is best placed on this machine: `gateway tune`."""

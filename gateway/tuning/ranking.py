@@ -1,0 +1,107 @@
+"""Which candidate is best, and the table that shows why."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.tuning.candidates import Candidate
+from gateway.tuning.load import Window
+
+#: Rates this near to the best count as equal: the smaller candidate is taken.
+TIE = 0.03
+#: After the first round a candidate below this share of the leader's rate drops out.
+KEEP = 0.7
+
+Results = Mapping[Candidate, Sequence[Window]]
+
+
+class Summary(NamedTuple):
+    """Medians over a candidate's windows, and the least and greatest rate."""
+
+    rate: float
+    p50: float
+    p99: float
+    least: float
+    most: float
+
+
+def summary(windows: Sequence[Window]) -> Summary:
+    """Summarise a candidate's windows."""
+    rates = [window.rate for window in windows]
+    return Summary(
+        statistics.median(rates),
+        statistics.median(window.p50 for window in windows),
+        statistics.median(window.p99 for window in windows),
+        min(rates),
+        max(rates),
+    )
+
+
+def best(results: Results, slo_ms: float) -> Candidate:
+    """Return the candidate of the highest rate among those whose p99 keeps the SLO.
+
+    Of rates within `TIE` of it the one that takes least. Where none keeps the SLO: the one of
+    the lowest p99.
+    """
+    found = {candidate: summary(windows) for candidate, windows in results.items()}
+    within = [candidate for candidate in found if found[candidate].p99 <= slo_ms]
+    if not within:
+        return min(found, key=lambda candidate: (found[candidate].p99, candidate.size))
+    enough = max(found[candidate].rate for candidate in within) * (1 - TIE)
+    return min((c for c in within if found[c].rate >= enough), key=lambda c: c.size)
+
+
+def promising(results: Results, slo_ms: float) -> list[Candidate]:
+    """Return those still worth measuring: not far slower than the leader, or faster to answer."""
+    found = {candidate: summary(windows) for candidate, windows in results.items()}
+    leader = found[best(results, slo_ms)]
+    return [
+        candidate
+        for candidate, item in found.items()
+        if item.rate >= KEEP * leader.rate or item.p99 < leader.p99
+    ]
+
+
+def table(results: Results, now: Candidate, slo_ms: float) -> list[str]:
+    """Return the lines of the table, fastest first."""
+    rows = [
+        ("instances × threads", "rows", "delay µs", "rows/s", "least–most", "p50 ms", "p99 ms", "")
+    ]
+    chosen = best(results, slo_ms)
+    found = {candidate: summary(windows) for candidate, windows in results.items()}
+    rounds = max(map(len, results.values()))
+    for candidate in sorted(found, key=lambda c: -found[c].rate):
+        item, notes = found[candidate], []
+        if candidate == chosen:
+            notes.append("BEST")
+        if candidate == now:
+            notes.append("as it is now")
+        if item.p99 > slo_ms:
+            notes.append("misses the SLO")
+        if len(results[candidate]) < rounds:
+            notes.append("dropped after one round")
+        rows.append(
+            (
+                *(f"{candidate.instances} × {candidate.threads}", f"{candidate.rows}"),
+                *(f"{candidate.delay_us}", f"{item.rate:.0f}", f"{item.least:.0f}–{item.most:.0f}"),
+                *(f"{item.p50:.1f}", f"{item.p99:.1f}", ", ".join(notes)),
+            )
+        )
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: columns as wide as their widest cells, the last one free."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(size) for cell, size in zip(row[1:-1], widths[1:], strict=False)),
+                row[-1],
+            ]
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,80 @@
+"""The measurement itself: candidates in turns, rounds in opposite orders, medians over rounds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gateway.preprocessing.workers import Worker, Workers
+from gateway.settings import Settings
+from gateway.tuning import load, ranking, server, trials
+from gateway.tuning.candidates import Candidate, Choice
+from gateway.tuning.load import Window
+from gateway.tuning.trials import Subject
+
+
+class Effort(NamedTuple):
+    """The SLO and the load: `users` in a closed loop, `rounds` windows of `seconds` for each."""
+
+    slo_ms: float
+    users: int
+    seconds: float
+    rounds: int
+
+
+async def search(
+    subject: Subject,
+    choice: Choice,
+    effort: Effort,
+    inputs: Sequence[Any],
+    settings: Settings,
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> dict[Candidate, list[Window]]:
+    """Serve all candidates, and load one after the other; the hopeless drop out after a round.
+
+    `given` are the settings of the command line, for the gateway that serves them. Raises
+    TuningError, EnvironmentFailure, PreprocessorUnavailable.
+    """
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tune-", dir=settings.run_dir) as name:
+        repository, run_dir = Path(name) / "models", Path(name) / "run"
+        trials.build(repository, subject, choice.measured)
+        run_dir.mkdir()
+        worker = await _worker(subject, settings.model_copy(update={"run_dir": run_dir}))
+        try:
+            bodies = await load.bodies(worker, inputs)
+        finally:
+            await worker.close()
+        say("loading the candidates")
+        async with server.serving(repository, run_dir, given) as url:
+            return await _rounds(url, choice.measured, effort, bodies, say)
+
+
+async def _rounds(
+    url: str,
+    candidates: Sequence[Candidate],
+    effort: Effort,
+    bodies: Sequence[bytes],
+    say: Callable[[str], None],
+) -> dict[Candidate, list[Window]]:
+    results: dict[Candidate, list[Window]] = {candidate: [] for candidate in candidates}
+    left = list(candidates)
+    for number in range(effort.rounds):
+        say(f"round {number + 1} of {effort.rounds}: {len(left)} candidates")
+        for candidate in left if number % 2 == 0 else reversed(left):
+            model, release = trials.names(candidate)
+            window = await load.measure(url, model, release, bodies, effort.users, effort.seconds)
+            results[candidate].append(window)
+        if number == 0:
+            left = ranking.promising(results, effort.slo_ms)
+    return results
+
+
+async def _worker(subject: Subject, settings: Settings) -> Worker:
+    if subject.release.isolation == "inline":
+        return await Workers(settings).inline(subject.release.preprocessor)
+    locked = subject.locked
+    return await Workers(settings).isolated(locked.preprocessor, locked.requirements)
