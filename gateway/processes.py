@@ -82,8 +82,8 @@ class Processes:
         for index in range(settings.processes):
             # One of them mends models, or each would unload what another has just loaded.
             mends = {"mends_models": index == 0 and self._triton is not None}
-            variables = environment | _variables(common.model_copy(update=mends))
-            self._keepers.append(asyncio.create_task(self._keep(index, variables)))
+            given = environment | variables(common.model_copy(update=mends))
+            self._keepers.append(asyncio.create_task(self._keep(index, given)))
 
     async def ready(self) -> None:
         """Wait until every gateway is ready."""
@@ -120,7 +120,7 @@ class Processes:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 env=environment,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
             self._running.add(process)
             assert process.stdout  # noqa: S101 - a pipe
@@ -138,12 +138,12 @@ class Processes:
             await asyncio.sleep(min(delay, LONGEST_DELAY))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the kernel end this process, draining, when the supervisor is killed."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _variables(settings: Settings) -> dict[str, str]:
+def variables(settings: Settings) -> dict[str, str]:
     """Return settings as environment variables."""
     found = {}
     for name, value in settings:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -23,6 +26,7 @@ from gateway.tuning.candidates import Candidate, Choice, Grid, TuningError
 from gateway.tuning.search import Effort, search
 from gateway.tuning.trials import Subject
 
+T = TypeVar("T")
 #: A load average above this share of the cores, before we begin, is somebody else's work.
 QUIET = 0.3
 WHOLE = click.IntRange(min=1)
@@ -51,8 +55,8 @@ class Numbers(click.ParamType["tuple[int, ...]"]):
 @click.option("--release", metavar="NAME", help="release to tune  [the one with most traffic]")
 @click.option("--slo-ms", default=50.0, show_default=True, help="p99 that must be kept")
 @click.option("--users", default=16, show_default=True, type=WHOLE, help="users in a closed loop")
-@click.option("--seconds", default=3.0, show_default=True, help="length of a window")
-@click.option("--rounds", default=3, show_default=True, type=WHOLE, help="windows of a candidate")
+@click.option("--seconds", default=2.0, show_default=True, help="length of a window")
+@click.option("--rounds", default=5, show_default=True, type=WHOLE, help="windows of a candidate")
 @click.option("--instances", type=Numbers(), help="instances to try  [powers of 2]")
 @click.option("--threads", type=Numbers(), help="threads of an instance to try  [powers of 2]")
 @click.option("--rows", type=Numbers(), default="4,8,16", show_default=True, help="most in a call")
@@ -113,7 +117,7 @@ def tune(
         now, choice = _choice(config, subject, grid, cores)
         _announce(subject, choice, effort, cores)
         found = uvloop.run(
-            search(subject, choice, effort, _read(inputs), config, given, click.echo)
+            _ended(search(subject, choice, effort, _read(inputs), config, click.echo))
         )
         for line in ranking.table(found, now, slo_ms):
             click.echo(line)
@@ -127,6 +131,15 @@ def tune(
         *(EnvironmentFailure, PreprocessorUnavailable),
     ) as error:
         raise click.ClickException(str(error)) from None
+    except asyncio.CancelledError:
+        raise click.Abort from None
+
+
+async def _ended(measuring: Coroutine[Any, Any, T]) -> T:
+    """Measure; SIGTERM ends it in order, so that no server is left behind."""
+    task = asyncio.ensure_future(measuring)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def _plan(config: Settings, busy: list[str], cores: int) -> None:

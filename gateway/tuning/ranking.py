@@ -11,7 +11,8 @@ from gateway.tuning.load import Window
 
 #: Rates this near to the best count as equal: the smaller candidate is taken.
 TIE = 0.03
-#: After the first round a candidate below this share of the leader's rate drops out.
+#: After so many rounds a candidate drops out whose best rate is below this share of the leader's.
+JUDGED_AFTER = 2
 KEEP = 0.7
 
 Results = Mapping[Candidate, Sequence[Window]]
@@ -54,13 +55,16 @@ def best(results: Results, slo_ms: float) -> Candidate:
 
 
 def promising(results: Results, slo_ms: float) -> list[Candidate]:
-    """Return those still worth measuring: not far slower than the leader, or faster to answer."""
+    """Return those still worth measuring: not far slower than the leader, or faster to answer.
+
+    Judged by their best window: something else on the machine may have spoilt the others.
+    """
     found = {candidate: summary(windows) for candidate, windows in results.items()}
     leader = found[best(results, slo_ms)]
     return [
         candidate
         for candidate, item in found.items()
-        if item.rate >= KEEP * leader.rate or item.p99 < leader.p99
+        if item.most >= KEEP * leader.rate or item.p99 < leader.p99
     ]
 
 
@@ -81,7 +85,7 @@ def table(results: Results, now: Candidate, slo_ms: float) -> list[str]:
         if item.p99 > slo_ms:
             notes.append("misses the SLO")
         if len(results[candidate]) < rounds:
-            notes.append("dropped after one round")
+            notes.append(f"dropped after {JUDGED_AFTER} rounds")
         rows.append(
             (
                 *(f"{candidate.instances} × {candidate.threads}", f"{candidate.rows}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +30,11 @@ async def search(
     effort: Effort,
     inputs: Sequence[Any],
     settings: Settings,
-    given: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> dict[Candidate, list[Window]]:
-    """Serve all candidates, and load one after the other; the hopeless drop out after a round.
+    """Serve all candidates, and load one after the other; the hopeless drop out.
 
-    `given` are the settings of the command line, for the gateway that serves them. Raises
-    TuningError, EnvironmentFailure, PreprocessorUnavailable.
+    Raises TuningError, EnvironmentFailure, PreprocessorUnavailable.
     """
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tune-", dir=settings.run_dir) as name:
@@ -49,7 +47,7 @@ async def search(
         finally:
             await worker.close()
         say("loading the candidates")
-        async with server.serving(repository, run_dir, given) as url:
+        async with server.serving(settings, repository, run_dir) as url:
             return await _rounds(url, choice.measured, effort, bodies, say)
 
 
@@ -68,7 +66,7 @@ async def _rounds(
             model, release = trials.names(candidate)
             window = await load.measure(url, model, release, bodies, effort.users, effort.seconds)
             results[candidate].append(window)
-        if number == 0:
+        if number + 1 == ranking.JUDGED_AFTER:
             left = ranking.promising(results, effort.slo_ms)
     return results
 

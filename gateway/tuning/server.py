@@ -8,11 +8,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+from gateway.processes import end_with_parent, variables
+from gateway.settings import Settings
 from gateway.tuning.candidates import TuningError
 
 #: Seconds until every candidate must be aligned; each instance is loaded by then.
@@ -22,34 +23,33 @@ _READY = re.compile(rb"^ready at (\S+)$", re.MULTILINE)
 
 
 @asynccontextmanager
-async def serving(repository: Path, run_dir: Path, given: Mapping[str, Any]) -> AsyncIterator[str]:
+async def serving(settings: Settings, repository: Path, run_dir: Path) -> AsyncIterator[str]:
     """Run a gateway with an embedded Triton for the length of the block; gives its URL.
 
-    `given` are settings of the command line; all others are found where `gateway serve` would
-    find them. Raises TuningError with what the gateway said where it does not start.
+    Its settings are `settings`, but for the folders, and free ports of its own. Raises
+    TuningError with what the gateway said where it does not start.
     """
-    ports = {f"triton_{kind}_port": 0 for kind in ("grpc", "http", "metrics")}
-    own = {
-        "repository": repository,
-        "run_dir": run_dir,
-        "host": "127.0.0.1",
-        "port": 0,
-        "processes": 1,
-        "shares_port": False,
-        "models": "",
-        "triton": "",
-        "log_level": "error",
-        "log_file": run_dir / "gateway.log",
-        **ports,
-    }
-    told = {name: value for name, value in given.items() if value is not None} | own
-    environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in told.items()}
+    own = settings.model_copy(
+        update={
+            **{f"triton_{kind}_port": 0 for kind in ("grpc", "http", "metrics")},
+            "repository": repository,
+            "run_dir": run_dir,
+            "host": "127.0.0.1",
+            "port": 0,
+            "processes": 1,
+            "shares_port": False,
+            "models": (),
+            "triton": (),
+            "log_file": run_dir / "gateway.log",
+        }
+    )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "serve"),
-        env={**os.environ, **environment},
+        env=os.environ | variables(own),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C ends it through us
+        preexec_fn=end_with_parent,
     )
     try:
         async with asyncio.timeout(START_SECONDS):
