@@ -52,6 +52,7 @@ class Placed(NamedTuple):
     text: str
     backend: str
     max_batch_size: int
+    groups: int
     on_cpu: bool
     placement: Placement
 
@@ -83,7 +84,7 @@ def read(folder: Path) -> Placed:
     delay = config.dynamic_batching.max_queue_delay_microseconds
     on_cpu = all(group.kind in _CPU for group in groups)
     placement = Placement(instances, threads, delay)
-    return Placed(path, text, backend, config.max_batch_size, on_cpu, placement)
+    return Placed(path, text, backend, config.max_batch_size, len(groups), on_cpu, placement)
 
 
 def written(placed: Placed, wanted: Placement, name: str | None = None) -> str:
@@ -94,6 +95,8 @@ def written(placed: Placed, wanted: Placement, name: str | None = None) -> str:
     """
     edit = _Edit(placed.text)
     now = placed.placement
+    if wanted.instances != now.instances and placed.groups > 1:
+        raise ConfigError(f"{placed.path}: has {placed.groups} instance groups; edit it by hand")
     if wanted.instances != now.instances:
         edit.instances(wanted.instances)
     if wanted.threads is not None and wanted.threads != now.threads:

@@ -54,12 +54,12 @@ def shares(models: Sequence[Placed], default_threads: int) -> dict[str, Share]:
 def fitted(shares: Mapping[str, Share], cores: int) -> dict[str, Share]:
     """Cut shares until their sum fits the cores, or each is 1 × 1.
 
-    The largest gives first, and its threads before its instances: instances of one thread do
-    more than one instance of as many threads.
+    Threads give before instances, of which so many with one thread each do more; and of either
+    the largest share gives first.
     """
     found = dict(shares)
     while found and sum(share.product for share in found.values()) > cores:
-        largest = max(found, key=lambda name: found[name].product)
+        largest = max(found, key=lambda name: (found[name].threads > 1, found[name].product))
         instances, threads = found[largest]
         if threads > 1:
             found[largest] = Share(instances, threads - 1)
