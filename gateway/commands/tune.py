@@ -27,8 +27,8 @@ from gateway.tuning.search import Effort, search
 from gateway.tuning.trials import Subject
 
 T = TypeVar("T")
-#: A load average above this share of the cores, before we begin, is somebody else's work.
-QUIET = 0.3
+#: Other programs that had more than this share of the machine make the figures doubtful.
+QUIET = 0.05
 WHOLE = click.IntRange(min=1)
 
 
@@ -121,6 +121,8 @@ def tune(
         )
         for line in ranking.table(found, now, slo_ms):
             click.echo(line)
+        if (others := ranking.others(found)) > QUIET:
+            click.echo(f"other programs had {others:.0%} of the machine: do not trust the figures")
         best = ranking.best(found, slo_ms)
         if ranking.summary(found[best]).p99 > slo_ms:
             click.echo(f"no candidate keeps p99 ≤ {slo_ms:g} ms: the best has the lowest p99")
@@ -172,8 +174,6 @@ def _announce(subject: Subject, choice: Choice, effort: Effort, cores: int) -> N
     )
     for line in choice.skipped:
         click.echo(f"  skipped {line}")
-    if (load := os.getloadavg()[0]) > QUIET * cores:
-        click.echo(f"  the machine is not quiet (load average {load:.1f}): figures will scatter")
 
 
 def _read(inputs: Path | None) -> list[Any]:

@@ -17,6 +17,8 @@ from gateway_preprocessor.goldens import Golden
 
 from gateway.preprocessing.workers import Worker
 from gateway.tuning.candidates import TuningError
+from gateway.tuning.server import Served
+from gateway.tuning.usage import Usage
 
 #: Shares of a golden text's words that are sent beside the whole of it.
 SHARES = (0.25, 0.5, 0.75)
@@ -27,11 +29,17 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Window(NamedTuple):
-    """What came of some seconds of load: answers a second, and latencies in ms."""
+    """What came of some seconds of load.
+
+    Answers a second, latencies in ms, CPU time of the whole stack in ms for each answer, and
+    the share of the machine's processors (0 to 1) that other programs had meanwhile.
+    """
 
     rate: float
     p50: float
     p99: float
+    cpu: float
+    others: float
 
 
 async def bodies(worker: Worker, inputs: Sequence[Any]) -> list[bytes]:
@@ -55,45 +63,58 @@ async def bodies(worker: Worker, inputs: Sequence[Any]) -> list[bytes]:
 
 
 async def measure(
-    url: str, model: str, release: str, bodies: Sequence[bytes], users: int, seconds: float
+    gateway: Served,
+    model: str,
+    release: str,
+    bodies: Sequence[bytes],
+    users: int,
+    seconds: float,
 ) -> Window:
     """Load one candidate. Raises TuningError for any answer that is not 200."""
-    place = urlsplit(url)
+    place = urlsplit(gateway.url)
     head = (
         f"POST /{model}_single_predict HTTP/1.1\r\nHost: {place.netloc}\r\n"
         f"X-Release: {release}\r\nContent-Type: application/json\r\nContent-Length: "
     ).encode()
     requests = itertools.cycle([head + b"%d\r\n\r\n" % len(body) + body for body in bodies])
-    latencies = list[float]()
-    begin = time.perf_counter() + WARM_UP
+    answers = list[tuple[float, float]]()
+    before, started = Usage.read(gateway.process), time.perf_counter()
+    begin = started + WARM_UP
     end = begin + seconds
     try:
         async with asyncio.timeout(PATIENCE + seconds), asyncio.TaskGroup() as group:
             for _ in range(users):
-                user = _user(place.hostname, place.port, requests, latencies, (begin, end))
+                user = _user(place.hostname, place.port, requests, answers, end)
                 group.create_task(user)
     except* (OSError, EOFError, TimeoutError) as errors:
         raise TuningError(f"the gateway stopped answering: {errors.exceptions[0]!r}") from None
     except* TuningError as errors:
         raise TuningError(str(errors.exceptions[0])) from None
+    used = Usage.read(gateway.process).since(before)
+    latencies = [latency for at, latency in answers if begin <= at <= end]
     if len(latencies) < 2:  # noqa: PLR2004 - what quantiles need
         raise TuningError(
             f"{seconds:g} s are too short: a candidate answered {len(latencies)} times"
         )
     cuts = statistics.quantiles(latencies, n=100, method="inclusive")
-    return Window(len(latencies) / seconds, cuts[49] * 1000, cuts[98] * 1000)
+    return Window(
+        rate=len(latencies) / seconds,
+        p50=cuts[49] * 1000,
+        p99=cuts[98] * 1000,
+        cpu=used.stack * 1000 / len(answers),
+        others=used.others(time.perf_counter() - started),
+    )
 
 
 async def _user(
     host: str | None,
     port: int | None,
     requests: Iterator[bytes],
-    latencies: list[float],
-    window: tuple[float, float],
+    answers: list[tuple[float, float]],
+    end: float,
 ) -> None:
-    """Send the next request when an answer is in; answers that come within the window count."""
+    """Send the next request when an answer is in; note when it came, and after how long."""
     reader, writer = await asyncio.open_connection(host, port)
-    begin, end = window
     try:
         while (sent := time.perf_counter()) < end:
             writer.write(next(requests))
@@ -102,8 +123,8 @@ async def _user(
             body = await reader.readexactly(int(length[1]) if length else 0)
             if head[9:12] != b"200" or not body.startswith(b'{"output":'):
                 raise TuningError(f"a request was not answered right: {body[:300].decode()}")
-            if begin <= (got := time.perf_counter()) <= end:
-                latencies.append(got - sent)
+            got = time.perf_counter()
+            answers.append((got, got - sent))
     finally:
         writer.close()
 

@@ -26,6 +26,7 @@ class Summary(NamedTuple):
     p99: float
     least: float
     most: float
+    cpu: float
 
 
 def summary(windows: Sequence[Window]) -> Summary:
@@ -37,6 +38,7 @@ def summary(windows: Sequence[Window]) -> Summary:
         statistics.median(window.p99 for window in windows),
         min(rates),
         max(rates),
+        statistics.median(window.cpu for window in windows),
     )
 
 
@@ -71,7 +73,17 @@ def promising(results: Results, slo_ms: float) -> list[Candidate]:
 def table(results: Results, now: Candidate, slo_ms: float) -> list[str]:
     """Return the lines of the table, fastest first."""
     rows = [
-        ("instances × threads", "rows", "delay µs", "rows/s", "least–most", "p50 ms", "p99 ms", "")
+        (
+            "instances × threads",
+            "rows",
+            "delay µs",
+            "rows/s",
+            "least–most",
+            "p50 ms",
+            "p99 ms",
+            "CPU ms/row",
+            "",
+        )
     ]
     chosen = best(results, slo_ms)
     found = {candidate: summary(windows) for candidate, windows in results.items()}
@@ -90,10 +102,15 @@ def table(results: Results, now: Candidate, slo_ms: float) -> list[str]:
             (
                 *(f"{candidate.instances} × {candidate.threads}", f"{candidate.rows}"),
                 *(f"{candidate.delay_us}", f"{item.rate:.0f}", f"{item.least:.0f}–{item.most:.0f}"),
-                *(f"{item.p50:.1f}", f"{item.p99:.1f}", ", ".join(notes)),
+                *(f"{item.p50:.1f}", f"{item.p99:.1f}", f"{item.cpu:.1f}", ", ".join(notes)),
             )
         )
     return aligned(rows)
+
+
+def others(results: Results) -> float:
+    """Return the median share of the machine that other programs had while we measured."""
+    return statistics.median(w.others for windows in results.values() for w in windows)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from gateway.settings import Settings
 from gateway.tuning import load, ranking, server, trials
 from gateway.tuning.candidates import Candidate, Choice
 from gateway.tuning.load import Window
+from gateway.tuning.server import Served
 from gateway.tuning.trials import Subject
 
 
@@ -47,12 +48,12 @@ async def search(
         finally:
             await worker.close()
         say("loading the candidates")
-        async with server.serving(settings, repository, run_dir) as url:
-            return await _rounds(url, choice.measured, effort, bodies, say)
+        async with server.serving(settings, repository, run_dir) as gateway:
+            return await _rounds(gateway, choice.measured, effort, bodies, say)
 
 
 async def _rounds(
-    url: str,
+    gateway: Served,
     candidates: Sequence[Candidate],
     effort: Effort,
     bodies: Sequence[bytes],
@@ -64,8 +65,9 @@ async def _rounds(
         say(f"round {number + 1} of {effort.rounds}: {len(left)} candidates")
         for candidate in left if number % 2 == 0 else reversed(left):
             model, release = trials.names(candidate)
-            window = await load.measure(url, model, release, bodies, effort.users, effort.seconds)
-            results[candidate].append(window)
+            results[candidate].append(
+                await load.measure(gateway, model, release, bodies, effort.users, effort.seconds)
+            )
         if number + 1 == ranking.JUDGED_AFTER:
             left = ranking.promising(results, effort.slo_ms)
     return results

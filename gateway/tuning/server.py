@@ -11,6 +11,9 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from gateway.processes import end_with_parent, variables
 from gateway.settings import Settings
@@ -22,9 +25,16 @@ STOP_SECONDS = 60
 _READY = re.compile(rb"^ready at (\S+)$", re.MULTILINE)
 
 
+class Served(NamedTuple):
+    """A running gateway: where it listens, and its process."""
+
+    url: str
+    process: psutil.Process
+
+
 @asynccontextmanager
-async def serving(settings: Settings, repository: Path, run_dir: Path) -> AsyncIterator[str]:
-    """Run a gateway with an embedded Triton for the length of the block; gives its URL.
+async def serving(settings: Settings, repository: Path, run_dir: Path) -> AsyncIterator[Served]:
+    """Run a gateway with an embedded Triton for the length of the block.
 
     Its settings are `settings`, but for the folders, and free ports of its own. Raises
     TuningError with what the gateway said where it does not start.
@@ -56,7 +66,7 @@ async def serving(settings: Settings, repository: Path, run_dir: Path) -> AsyncI
             url = await _ready(process)
         draining = asyncio.create_task(_drain(process))
         try:
-            yield url
+            yield Served(url, psutil.Process(process.pid))
         finally:
             draining.cancel()
     except TimeoutError:

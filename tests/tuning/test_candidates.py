@@ -87,7 +87,7 @@ def test_models_that_are_not_tuned(tmp_path: Path) -> None:
 
 
 def windows(rate: float, p99: float) -> list[Window]:
-    return [Window(rate, p99 / 2, p99)] * 2
+    return [Window(rate, p99 / 2, p99, 1, 0)] * 2
 
 
 def test_the_best_keeps_the_slo_and_takes_no_more_than_it_needs() -> None:
@@ -101,7 +101,7 @@ def test_the_best_keeps_the_slo_and_takes_no_more_than_it_needs() -> None:
 
 def test_only_the_hopeless_drop_out() -> None:
     one, two, three = Candidate(1, 1, 4, 0), Candidate(1, 1, 8, 0), Candidate(2, 1, 8, 0)
-    spoilt = [Window(20, 5, 300), Window(95, 5, 20)]
+    spoilt = [Window(20, 5, 300, 1, 0), Window(95, 5, 20, 1, 0)]
     results = {one: windows(100, 20), two: windows(60, 30), three: spoilt}
     assert ranking.promising(results, 50) == [one, three]
     lines = ranking.table(results | {one: windows(100, 20) * 2}, two, 25)
