@@ -114,16 +114,16 @@ def tune(
         subject = trials.subject(config.repository, model, release)
         grid = Grid(instances, threads, rows, delay_us)
         effort = Effort(slo_ms, users, seconds, rounds)
-        now, choice = _choice(config, subject, grid, cores)
+        choice = _choice(config, subject, grid, cores)
         _announce(subject, choice, effort, cores)
         found = uvloop.run(
             _ended(search(subject, choice, effort, _read(inputs), config, click.echo))
         )
-        for line in ranking.table(found, now, slo_ms):
+        for line in ranking.table(found, choice.now, slo_ms):
             click.echo(line)
         if (others := ranking.others(found)) > QUIET:
             click.echo(f"other programs had {others:.0%} of the machine: do not trust the figures")
-        best = ranking.best(found, slo_ms)
+        best = ranking.best(found, choice.now, slo_ms)
         if ranking.summary(found[best]).p99 > slo_ms:
             click.echo(f"no candidate keeps p99 ≤ {slo_ms:g} ms: the best has the lowest p99")
         told = writing.write(subject, best) if write else ["nothing written: --write edits files"]
@@ -152,7 +152,7 @@ def _plan(config: Settings, busy: list[str], cores: int) -> None:
         raise TuningError("\n".join(found))
 
 
-def _choice(config: Settings, subject: Subject, grid: Grid, cores: int) -> tuple[Candidate, Choice]:
+def _choice(config: Settings, subject: Subject, grid: Grid, cores: int) -> Choice:
     placed = subject.placed
     placement, batching = placed.placement, subject.release.batching
     now = Candidate(
@@ -162,7 +162,7 @@ def _choice(config: Settings, subject: Subject, grid: Grid, cores: int) -> tuple
         placement.delay_us,
     )
     others = [other for other in plan.models(config.repository) if other.path != placed.path]
-    return now, candidates.choose(placed, now, others, grid, cores)
+    return candidates.choose(placed, now, others, grid, cores)
 
 
 def _announce(subject: Subject, choice: Choice, effort: Effort, cores: int) -> None:

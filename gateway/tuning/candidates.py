@@ -27,9 +27,9 @@ class Candidate(NamedTuple):
         return Placement(self.instances, self.threads, self.delay_us)
 
     @property
-    def size(self) -> tuple[int, int, int, int]:
-        """Orders candidates by what they take: cores, instances (memory), wait, rows."""
-        return self.instances * self.threads, self.instances, self.delay_us, self.rows
+    def cores(self) -> tuple[int, int]:
+        """Orders candidates by what they take: cores, then instances, which take memory."""
+        return self.instances * self.threads, self.instances
 
     def __str__(self) -> str:
         return f"{self.instances} × {self.threads}, {self.rows} rows, {self.delay_us} µs"
@@ -48,8 +48,9 @@ class Grid(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What is measured, and a line for each combination, or sort of them, that is not."""
+    """The present configuration, what is measured, and a line for each combination that is not."""
 
+    now: Candidate
     measured: list[Candidate]
     skipped: list[str]
 
@@ -87,7 +88,7 @@ def choose(
         skipped.append(f"{told} rows: above max_batch_size ({placed.max_batch_size})")
     if not measured:
         raise TuningError("no candidate is left:\n" + "\n".join(f"  {line}" for line in skipped))
-    return Choice(list(dict.fromkeys(measured)), skipped)
+    return Choice(now, list(dict.fromkeys(measured)), skipped)
 
 
 def torch_threads(models: Sequence[Placed]) -> dict[Placed, int]:

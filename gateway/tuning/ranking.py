@@ -42,27 +42,28 @@ def summary(windows: Sequence[Window]) -> Summary:
     )
 
 
-def best(results: Results, slo_ms: float) -> Candidate:
+def best(results: Results, now: Candidate, slo_ms: float) -> Candidate:
     """Return the candidate of the highest rate among those whose p99 keeps the SLO.
 
-    Of rates within `TIE` of it the one that takes least. Where none keeps the SLO: the one of
-    the lowest p99.
+    Of rates within `TIE` of it the one that takes fewest cores and instances; of several such the
+    present one, `now`. Where none keeps the SLO: the one of the lowest p99.
     """
     found = {candidate: summary(windows) for candidate, windows in results.items()}
     within = [candidate for candidate in found if found[candidate].p99 <= slo_ms]
     if not within:
-        return min(found, key=lambda candidate: (found[candidate].p99, candidate.size))
+        return min(found, key=lambda candidate: (found[candidate].p99, candidate))
     enough = max(found[candidate].rate for candidate in within) * (1 - TIE)
-    return min((c for c in within if found[c].rate >= enough), key=lambda c: c.size)
+    equal = [candidate for candidate in within if found[candidate].rate >= enough]
+    return min(equal, key=lambda candidate: (candidate.cores, candidate != now, candidate))
 
 
-def promising(results: Results, slo_ms: float) -> list[Candidate]:
+def promising(results: Results, now: Candidate, slo_ms: float) -> list[Candidate]:
     """Return those still worth measuring: not far slower than the leader, or faster to answer.
 
     Judged by their best window: something else on the machine may have spoilt the others.
     """
     found = {candidate: summary(windows) for candidate, windows in results.items()}
-    leader = found[best(results, slo_ms)]
+    leader = found[best(results, now, slo_ms)]
     return [
         candidate
         for candidate, item in found.items()
@@ -85,7 +86,7 @@ def table(results: Results, now: Candidate, slo_ms: float) -> list[str]:
             "",
         )
     ]
-    chosen = best(results, slo_ms)
+    chosen = best(results, now, slo_ms)
     found = {candidate: summary(windows) for candidate, windows in results.items()}
     rounds = max(map(len, results.values()))
     for candidate in sorted(found, key=lambda c: -found[c].rate):

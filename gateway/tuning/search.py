@@ -49,18 +49,18 @@ async def search(
             await worker.close()
         say("loading the candidates")
         async with server.serving(settings, repository, run_dir) as gateway:
-            return await _rounds(gateway, choice.measured, effort, bodies, say)
+            return await _rounds(gateway, choice, effort, bodies, say)
 
 
 async def _rounds(
     gateway: Served,
-    candidates: Sequence[Candidate],
+    choice: Choice,
     effort: Effort,
     bodies: Sequence[bytes],
     say: Callable[[str], None],
 ) -> dict[Candidate, list[Window]]:
-    results: dict[Candidate, list[Window]] = {candidate: [] for candidate in candidates}
-    left = list(candidates)
+    results: dict[Candidate, list[Window]] = {candidate: [] for candidate in choice.measured}
+    left = choice.measured
     for number in range(effort.rounds):
         say(f"round {number + 1} of {effort.rounds}: {len(left)} candidates")
         for candidate in left if number % 2 == 0 else reversed(left):
@@ -69,7 +69,7 @@ async def _rounds(
                 await load.measure(gateway, model, release, bodies, effort.users, effort.seconds)
             )
         if number + 1 == ranking.JUDGED_AFTER:
-            left = ranking.promising(results, effort.slo_ms)
+            left = ranking.promising(results, choice.now, effort.slo_ms)
     return results
 
 

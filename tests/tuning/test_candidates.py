@@ -93,17 +93,21 @@ def windows(rate: float, p99: float) -> list[Window]:
 def test_the_best_keeps_the_slo_and_takes_no_more_than_it_needs() -> None:
     one, two, three = Candidate(1, 1, 8, 0), Candidate(2, 1, 8, 0), Candidate(1, 2, 8, 0)
     results = {one: windows(98, 20), two: windows(100, 20), three: windows(150, 60)}
-    assert ranking.best(results, 50) == one
-    assert ranking.best(results, 60) == three
-    assert ranking.best(results | {one: windows(96, 20)}, 50) == two
-    assert ranking.best(results | {two: windows(100, 19)}, 10) == two
+    assert ranking.best(results, NOW, 50) == one
+    assert ranking.best(results, NOW, 60) == three
+    wide = Candidate(1, 1, 16, 0)
+    equal = results | {wide: windows(99, 20)}
+    assert ranking.best(equal, NOW, 50) == wide == NOW
+    assert ranking.best(equal, two, 50) == one
+    assert ranking.best(results | {one: windows(96, 20)}, NOW, 50) == two
+    assert ranking.best(results | {two: windows(100, 19)}, NOW, 10) == two
 
 
 def test_only_the_hopeless_drop_out() -> None:
     one, two, three = Candidate(1, 1, 4, 0), Candidate(1, 1, 8, 0), Candidate(2, 1, 8, 0)
     spoilt = [Window(20, 5, 300, 1, 0), Window(95, 5, 20, 1, 0)]
     results = {one: windows(100, 20), two: windows(60, 30), three: spoilt}
-    assert ranking.promising(results, 50) == [one, three]
+    assert ranking.promising(results, NOW, 50) == [one, three]
     lines = ranking.table(results | {one: windows(100, 20) * 2}, two, 25)
     assert lines[1].endswith("BEST")
     assert lines[2].endswith("as it is now, misses the SLO, dropped after 2 rounds")
