@@ -33,9 +33,9 @@ TEXTS = ["A cat sits on the mat.", "Wie wird das Wetter?", "今天天气很好",
 
 @pytest.fixture(scope="module")
 def rolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A gateway on a repository of its own, with two releases of minilm and of tumor."""
+    """A gateway on a repository of its own, with two releases of each model."""
     folder = tmp_path_factory.mktemp("rolling")
-    repository = copied(folder / "repository", ["minilm", "tumor"])
+    repository = copied(folder / "repository", ["langid", "minilm", "tumor"])
     second_release(repository / "tumor")
     stack = serve(folder / "run", repository=str(repository))
     yield stack
@@ -74,17 +74,20 @@ def random_change(rng: random.Random, folder: Path) -> None:
 
 async def reload_in_triton(stack: Stack, folder: Path) -> None:
     """Have Triton load the model anew from its files, as an operator may behind our back."""
-    shutil.copyfile(folder / "1/model.onnx", folder / "again.onnx")
-    (folder / "again.onnx").replace(folder / "1/model.onnx")
+    for number in (1, 2):
+        shutil.copyfile(folder / f"{number}/model.pt", folder / "again.pt")
+        (folder / "again.pt").replace(folder / f"{number}/model.pt")
     async with InferenceServerClient(stack.triton_endpoint) as triton:
-        config = Configs(folder.parent).with_versions(folder.name, {1})
+        config = Configs(folder.parent).with_versions(folder.name, {1, 2})
         await triton.load_model(folder.name, config=config)
 
 
-async def in_force(client: httpx.AsyncClient, weights: dict[str, int]) -> None:
+async def in_force(
+    client: httpx.AsyncClient, weights: dict[str, int], model: str = "minilm"
+) -> None:
     """Wait until the gateway routes by these weights."""
     async with asyncio.timeout(CHANGE_SECONDS):
-        while (await client.get("/models/minilm")).json()["traffic"] != weights:
+        while (await client.get(f"/models/{model}")).json()["traffic"] != weights:
             await asyncio.sleep(0.05)
 
 
@@ -178,32 +181,47 @@ def test_an_affinity_key_sticks(rolling: Stack) -> None:
     assert len(set.union(*chosen.values())) == 2
 
 
+def score(answer: httpx.Response) -> float:
+    """The probability of langid's best language."""
+    return float(answer.json()["output"]["labels"][0]["score"])
+
+
 async def test_random_changes_under_load_lose_nothing(rolling: Stack, repository: Path) -> None:
+    """The two versions of langid answer differently: each answer shows which one gave it."""
     rng = random.Random(11)
     stop = asyncio.Event()
     wrong: list[Any] = []
     seen: Counter[str] = Counter()
-
-    async def user(client: httpx.AsyncClient) -> None:
-        while not stop.is_set():
-            answer = await client.post("/minilm_single_predict", json={"input": "steady"})
-            body = answer.json()
-            if answer.status_code != 200:
-                wrong.append(body)
-                continue
-            seen[body["release"]] += 1
-            if body["preprocessor"] != f"minilm-preprocessor=={body['release']}.0.0":
-                wrong.append(body)
+    url, text = "/langid_single_predict", {"input": "Velkommen til en ny dag"}
 
     async with httpx.AsyncClient(base_url=rolling.url, timeout=60) as client:
-        users = [asyncio.create_task(user(client)) for _ in range(4)]
+        right = {
+            name: score(await client.post(url, json=text, headers={"X-Release": name}))
+            for name in "12"
+        }
+        assert abs(right["1"] - right["2"]) > 100 * TOLERANCE
+
+        async def user() -> None:
+            while not stop.is_set():
+                answer = await client.post(url, json=text)
+                body = answer.json()
+                if answer.status_code != 200:
+                    wrong.append(body)
+                    continue
+                name = body["release"]
+                seen[name] += 1
+                off = abs(score(answer) - right[name])
+                if off > TOLERANCE or body["model_version"] != int(name):
+                    wrong.append(body)
+
+        users = [asyncio.create_task(user()) for _ in range(4)]
         for turn in range(200):
             if turn % 20 == 10:
-                await reload_in_triton(rolling, repository / "minilm")
-            await asyncio.to_thread(random_change, rng, repository / "minilm")
+                await reload_in_triton(rolling, repository / "langid")
+            await asyncio.to_thread(random_change, rng, repository / "langid")
             await asyncio.sleep(rng.random() / 5)
-        change(repository, "promote", "minilm", "2")
-        await in_force(client, {"2": 100})
+        change(repository, "promote", "langid", "2")
+        await in_force(client, {"2": 100}, "langid")
         stop.set()
         await asyncio.gather(*users)
     assert not wrong
