@@ -185,7 +185,8 @@ SERVED: dict[str, tuple[str, str | None]] = {
         + parameter("INFERENCE_MODE", "false")
         + parameter("DISABLE_OPTIMIZED_EXECUTION", "true")
         + parameter("ENABLE_JIT_PROFILING", "false")
-        + parameter("ENABLE_WEIGHT_SHARING", "true"),
+        + parameter("ENABLE_WEIGHT_SHARING", "true")
+        + "optimization { cuda { graphs: true graph_spec { batch_size: 2 } } }",
     ),
     "torch_third_output": ("pair.pt", TORCH_PAIR.replace("OUTPUT__1", "OUTPUT__2")),
     "torch_wrong_dtype": (
@@ -340,6 +341,18 @@ REFUSED: dict[str, tuple[str, str | None, str]] = {
         "pair.pt",
         TORCH_PAIR.replace("dims: [ 3 ] },", "dims: [ 3 ] optional: true },", 1),
         "optional",
+    ),
+    "torch_graph_rows": (
+        "pair.pt",
+        TORCH_PAIR + "optimization { cuda { graphs: true graph_spec { batch_size: 9 } } }",
+        "no request has the shape of graph_spec { batch_size: 9",
+    ),
+    "torch_graph_dims": (
+        "pair.pt",
+        TORCH_PAIR
+        + "optimization { cuda { graphs: true graph_spec { batch_size: 2 "
+        + 'input { key: "a" value { dim: [ 3, 1 ] } } } } }',
+        r"no request has the shape .* input: {'a': \(3, 1\)}",
     ),
     "torch_gpu": ("pair.pt", TORCH_PAIR.replace("KIND_CPU", "KIND_GPU"), "KIND_GPU"),
     "torch_corrupt": ("corrupt.pt", TORCH_PAIR, "corrupt.pt|PytorchStreamReader|archive"),

@@ -28,13 +28,22 @@ class OutputError(ValueError):
 
 
 class BatchedModel:
-    """Base of the backends: `initialize` sets `config`, `infer` runs one batch."""
+    """Base of the backends: `initialize` sets `config`, `infer` runs one batch.
+
+    Inputs are numpy arrays in the host's memory, unless a backend overrides `read` and `join`.
+    """
 
     config: ModelConfig
 
-    def infer(
-        self, feeds: dict[str, NDArray[Any]], outputs: Sequence[str]
-    ) -> Mapping[str, NDArray[Any]]:
+    def read(self, tensor: Any, spec: Tensor) -> Any:
+        """Wrap one request's input, without a copy."""
+        return _read(tensor, spec)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Make one batch of what several requests brought for an input."""
+        return np.concatenate(parts)
+
+    def infer(self, feeds: dict[str, Any], outputs: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         """Run the model once on inputs by name; `outputs` are the names wanted."""
         raise NotImplementedError
 
@@ -46,10 +55,12 @@ class BatchedModel:
 
     def _execute_batch(self, requests: Sequence[Any]) -> list[Any]:
         responses: dict[int, Any] = {}
-        inputs: dict[int, list[NDArray[Any]]] = {}
+        inputs: dict[int, list[Any]] = {}
         for index, request in enumerate(requests):
             try:
-                inputs[index] = [_read(request, tensor) for tensor in self.config.inputs]
+                inputs[index] = [
+                    self.read(_input(request, spec), spec) for spec in self.config.inputs
+                ]
             except Exception as error:  # noqa: BLE001 - this request's own fault, not its batch's
                 responses[index] = _failure(error, pb_utils.TritonError.INVALID_ARG)
         if inputs:
@@ -64,12 +75,10 @@ class BatchedModel:
                 responses.update(dict.fromkeys(inputs, failure))
         return [responses[index] for index in range(len(requests))]
 
-    def _infer_rows(
-        self, inputs: Sequence[Sequence[NDArray[Any]]], requests: Sequence[Any]
-    ) -> list[Any]:
+    def _infer_rows(self, inputs: Sequence[Sequence[Any]], requests: Sequence[Any]) -> list[Any]:
         columns = zip(*inputs, strict=True)
         feeds = {
-            tensor.name: column[0] if len(column) == 1 else np.concatenate(column)
+            tensor.name: column[0] if len(column) == 1 else self.join(column)
             for tensor, column in zip(self.config.inputs, columns, strict=True)
         }
         wanted = [set(request.requested_output_names()) for request in requests]
@@ -107,13 +116,19 @@ class _Exporter:
         return self._tensor.to_dlpack()
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)  # the CPU: inputs stay there unless a model asks otherwise
+        return (1, 0)  # the CPU
 
 
-def _read(request: Any, spec: Tensor) -> NDArray[Any]:
+def _input(request: Any, spec: Tensor) -> Any:
     tensor = pb_utils.get_input_tensor_by_name(request, spec.name)
     if tensor is None:
         raise ValueError(f"input '{spec.name}' is missing")
+    return tensor
+
+
+def _read(tensor: Any, spec: Tensor) -> NDArray[Any]:
+    if not tensor.is_cpu():  # only where FORCE_CPU_ONLY_INPUT_TENSORS is "no"
+        raise ValueError(f"input '{spec.name}' lies in a GPU's memory, which this backend cannot")
     if spec.data_type == "TYPE_STRING":  # no DLPack for text
         text: NDArray[Any] = np.array(
             [item.decode() for item in tensor.as_numpy().flat], dtype=np.object_
