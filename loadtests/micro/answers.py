@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,8 +15,8 @@ from loadtests.micro.plan import Stamps, Stream
 DIMENSIONS = 384
 #: Every so many answers are compared with what is expected: each would cost more than it tells.
 SAMPLE = 16
-#: Largest difference of a probability from the golden case's.
-TOLERANCE = 1e-4
+#: Largest difference of a probability from the golden case's, and of a score in half precision.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 0.02
 OK = 200
 T = TypeVar("T")
 
@@ -32,6 +32,12 @@ class Verdict(msgspec.Struct):
 
     label: Literal["malignant", "benign"]
     probability: float
+
+
+class Scores(msgspec.Struct):
+    """The probabilities of some classes."""
+
+    scores: list[float]
 
 
 class Single(msgspec.Struct, Generic[T]):
@@ -141,6 +147,38 @@ class VerdictJudge(Judge[Verdict]):
         return None
 
 
-def judge(stream: Stream) -> Judge[Embedding] | Judge[Verdict]:
+class ScoresJudge(Judge[Scores]):
+    """Compares one row's scores of every so many answers with the bare model's."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream, Scores)
+        self._expected: list[list[float]] = []
+        if stream.expected:
+            text = Path(stream.expected).read_bytes()
+            self._expected = msgspec.json.decode(text, type=list[list[float]])
+        self._seen = 0
+
+    def differs(self, outputs: Sequence[Scores], first: int) -> str | None:
+        """Say so where a score is another."""
+        self._seen += 1
+        if not self._expected or self._seen % SAMPLE:
+            return None
+        row = self._seen // SAMPLE % self._rows
+        found = np.array(outputs[row].scores)
+        expected = np.array(self._expected[(first + row) % len(self._expected)])
+        if found.shape == expected.shape and (abs(found - expected) <= HALF_TOLERANCE).all():
+            return None
+        return f"instance {first + row}: {found} instead of {expected}"
+
+
+JUDGES: dict[str, type[Any]] = {
+    "embedding": EmbeddingJudge,
+    "verdict": VerdictJudge,
+    "scores": ScoresJudge,
+}
+
+
+def judge(stream: Stream) -> Judge[Any]:
     """Return who judges this stream's answers."""
-    return EmbeddingJudge(stream) if stream.answers == "embedding" else VerdictJudge(stream)
+    found: Judge[Any] = JUDGES[stream.answers](stream)
+    return found

@@ -21,12 +21,12 @@ class Stream(msgspec.Struct, frozen=True):
 
     `inputs` is a file with a JSON list of instances; a request carries `rows` consecutive ones,
     the first starts at `offset`. `expected` holds what each instance's answer is compared with:
-    embeddings (.npy, instances × 384, within `least_cosine`) or verdicts (a JSON list).
+    embeddings (.npy, instances × 384, within `least_cosine`), verdicts or scores (a JSON list).
     """
 
     name: str
     stamps: Stamps
-    answers: Literal["embedding", "verdict"]
+    answers: Literal["embedding", "verdict", "scores"]
     users: int
     rows: int
     inputs: str

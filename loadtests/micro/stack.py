@@ -7,10 +7,12 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import httpx
@@ -21,7 +23,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests.micro.plan import Stamps
 
 ROOT = Path(__file__).parents[2]
-GATEWAY = ".venv/bin/gateway"
 #: Histograms of each release's calls to Triton.
 CALLS = {"rows": "gateway_call_rows", "padding": "gateway_call_padding_ratio"}
 START_SECONDS = 240
@@ -42,12 +43,19 @@ class Stack:
     """One gateway with a copy of these models, in a process group of its own.
 
     Its settings are the defaults, `gateway.toml` and GATEWAY_* as always, but for what must be
-    the benchmark's own: port, repository, working folder, log.
+    the benchmark's own: port, repository (`folder/repository`), working folder, log. `variables`
+    are set in its environment.
     """
 
-    def __init__(self, folder: Path, models: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: tuple[str, ...],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._folder = folder
         self._models = models
+        self._variables = variables
         self._output = folder / "output.txt"
         self.host, self.port = "127.0.0.1", 0
 
@@ -61,10 +69,10 @@ class Stack:
         own |= {"run_dir": self._folder.absolute(), "log_file": self._folder.absolute() / "log"}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in own.items()}
         with self._output.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603
-                [GATEWAY, "serve"],
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"],
                 cwd=ROOT,
-                env={**os.environ, **environment},
+                env={**os.environ, **self._variables, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -93,9 +101,12 @@ class Stack:
     @property
     def triton(self) -> str:
         """The gRPC endpoint of its Triton, host:port."""
-        (pid,) = self.groups()["triton"]
-        (flag,) = (a for a in psutil.Process(pid).cmdline() if a.startswith("--grpc-port="))
-        return f"127.0.0.1:{flag.partition('=')[2]}"
+        return self._triton_address("grpc")
+
+    @property
+    def triton_metrics(self) -> str:
+        """Where its Triton tells of itself."""
+        return f"http://{self._triton_address('metrics')}/metrics"
 
     def groups(self) -> dict[str, list[int]]:
         """Return its processes of now by group: gateway, workers, triton, instances."""
@@ -139,6 +150,12 @@ class Stack:
         )
         outputs: list[Any] = answer.raise_for_status().json()["outputs"]
         return outputs
+
+    def _triton_address(self, service: str) -> str:
+        (pid,) = self.groups()["triton"]
+        option = f"--{service}-port="
+        (flag,) = (a for a in psutil.Process(pid).cmdline() if a.startswith(option))
+        return f"127.0.0.1:{flag.removeprefix(option)}"
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
