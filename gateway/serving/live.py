@@ -81,7 +81,8 @@ class Live:
         if self.lane is None:
             return "loading", PREPARING
         if problem := self.lane.problem:
-            return ("unavailable" if self.proven else "aligning"), public(problem)
+            gone = self.proven and problem != ALIGNING
+            return ("unavailable" if gone else "aligning"), public(problem)
         return "ready", ""
 
     @property

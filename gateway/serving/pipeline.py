@@ -83,8 +83,10 @@ class Pipeline:
             f"{model}/{name}": f"{state}: {reason}" if reason else state
             for model, traffic in self.traffic.items()
             for name in traffic.weights or traffic.declared.traffic
-            for state, reason in [traffic.lives[name].state]
-            if state != "ready"
+            for live in [traffic.lives[name]]
+            for state, reason in [live.state]
+            # One that was proven and is loaded anew still answers, a moment later.
+            if state != "ready" and not (live.proven and state == "aligning")
         }
 
     def warnings(self) -> dict[str, str]:
