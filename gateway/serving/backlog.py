@@ -1,8 +1,8 @@
 """Prepared rows that wait for their call, in the order of their turns.
 
-A request's first row has its turn when it is ready; its next ones follow as if the requests
-present shared the lane equally. So a single does not wait for all of a large batch before it, and
-nothing starves: turns are points in time.
+Time is counted in calls. A request's first row has its turn at once; its next ones follow as if the
+requests present shared each call. So a single does not wait for all of a large batch before it,
+however long a call takes, and nothing starves: later requests have later turns.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gateway.serving.packing import Bounds, choose
 
 #: Rows that are looked at for one call, those first whose turn it is.
 WINDOW = 64
-#: Seconds a row takes, before any were seen; and the weight of the newest call in what is measured.
-FIRST_SECONDS, NEWEST = 0.01, 0.1
+#: Rows of a call that the requests present share.
+SHARED_ROWS = 8
 _TURN = attrgetter("turn")
 
 
@@ -40,8 +40,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
-        self._seconds_a_row = FIRST_SECONDS
-        self._taken: float | None = None
+        self._calls = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -51,12 +50,12 @@ class Backlog:
     ) -> None:
         """Take all rows of a request in, which are ready `now` (s)."""
         waiting = len({id(row.job) for row in self._rows[:WINDOW]})
-        step = (waiting + 1) * self._seconds_a_row
+        step = (waiting + 1) / SHARED_ROWS
         for position, (item, length) in enumerate(zip(prepared, lengths, strict=True)):
-            row = Row(job, position, item, length, now, now + position * step)
+            row = Row(job, position, item, length, now, self._calls + position * step)
             insort(self._rows, row, key=_TURN)
 
-    def take(self, bounds: Bounds, overhead: int, now: float) -> list[Row]:
+    def take(self, bounds: Bounds, overhead: int) -> list[Row]:
         """Hand out the rows of the next call; empty where nobody waits. See `packing.choose`."""
         window: list[Row] = []
         seen, size = 0, max(WINDOW, bounds.rows)
@@ -68,12 +67,5 @@ class Backlog:
             return []
         chosen = set(choose([row.length for row in window], bounds, overhead))
         self._rows[:0] = [row for index, row in enumerate(window) if index not in chosen]
-        self._measure(len(chosen), now)
+        self._calls += 1
         return [row for index, row in enumerate(window) if index in chosen]
-
-    def _measure(self, rows: int, now: float) -> None:
-        """Follow the time that a row takes while others wait."""
-        if self._taken is not None:
-            seconds = (now - self._taken) / rows
-            self._seconds_a_row += NEWEST * (seconds - self._seconds_a_row)
-        self._taken = now if self._rows else None

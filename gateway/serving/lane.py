@@ -136,7 +136,7 @@ class Lane:
         bounds = Bounds(min(batching.max_rows, most_rows), batching.max_tokens)
         most_calls = batching.max_calls or instances + 1
         while self._calling < most_calls:
-            rows = self._backlog.take(bounds, batching.call_tokens, time.perf_counter())
+            rows = self._backlog.take(bounds, batching.call_tokens)
             if not rows:
                 break
             self._calling += 1
