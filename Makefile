@@ -10,7 +10,7 @@ PYTRITON_VERSION := 0.7.0
 MINILM_VERSION := 0.1.0
 # Older lines conflict with what is installed here: they live in environments of their own.
 PREPROCESSORS := $(filter-out %_v1/pyproject.toml,$(wildcard preprocessors/*/pyproject.toml))
-MINILM := model_repository/minilm/1/model.onnx model_repository/minilm_torchscript/1/model.pt
+MINILM := $(addprefix model_repository/minilm,/1/model.onnx /2/model.onnx _torchscript/1/model.pt)
 
 .PHONY: help
 help:  ## list the targets
@@ -93,6 +93,11 @@ clean:  ## remove environments, built models and logs
 	@touch $@
 
 model_repository/%/1/model.onnx: model_repository/%/export.py model_repository/minilm/encoder.py .venv-models/installed
+	@echo "building $@"
+	@.venv-models/bin/python $<
+
+EIGHT_BITS := $(addprefix model_repository/minilm/,quantise.py graph.py rounding.py encoder.py calibration.npz)
+model_repository/minilm/2/model.onnx: $(EIGHT_BITS) .venv-models/installed
 	@echo "building $@"
 	@.venv-models/bin/python $<
 
