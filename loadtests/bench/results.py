@@ -1,0 +1,130 @@
+"""What a run found, as it is written to `results.json`; the report is made of nothing else.
+
+Units are in the names: `_ms` milliseconds, `_seconds` seconds, `_bytes` bytes. A rate is
+instances (texts) a second, those of batches counted one by one; only right answers count.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+#: closed: `users` who each send the next request when the answer is in. open: arrivals at a fixed
+#: rate, whether or not answers come; latencies count from the intended arrival. knee: open windows
+#: at rates that close in on the highest that holds `slo_ms`. scaling: closed windows on
+#: deployments of several numbers of models. neighbour: singles, alone and beside large batches.
+#: start: from nothing to the first right answer. rollout: a closed window in which the gateway
+#: goes over to another release. soak: one long closed window, cut into parts.
+Kind = Literal["closed", "open", "knee", "scaling", "neighbour", "start", "rollout", "soak"]
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Percentiles in milliseconds; `histogram` has all of them (HdrHistogram V2, base64, in µs)."""
+
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    most: float
+    histogram: str
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Some seconds of load on one arm, in one round.
+
+    `point` says at what: "64" users; "120/s"; "100" models; "alone" or "beside"; a part of a soak.
+    `cpu_seconds` is by group of processes, the load generator's (`generator`) and what was used by
+    others on the machine (`others`) included. `rss_bytes` and `pss_bytes` are of the arm's process
+    groups at the window's end: PSS shares pages that several processes have among them.
+    `seconds` is the window's length; a window of kind `start` has no requests, and `seconds` is
+    what the start took.
+    """
+
+    arm: str
+    round: int
+    point: str
+    seconds: float
+    requests: int = 0
+    rows: int = 0
+    errors: int = 0
+    rate: float = 0.0
+    latency: Latency | None = None
+    cpu_seconds: dict[str, float] = {}
+    rss_bytes: dict[str, int] = {}
+    pss_bytes: dict[str, int] = {}
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """What bare ONNX Runtime processes did in a window of the same round: texts/s."""
+
+    round: int
+    rows_a_batch: int
+    rate: float
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """One scenario of the run: as declared, and every window of it in the order of time.
+
+    `models` is `minilm` (real weights) or a number of generated models of random weights.
+    `rows` is instances a request; `generator` is what sent the load: `light` or `locust`.
+    `notes` are facts of this run that a reader needs, for instance why an arm was left out.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    models: str
+    random_weights: bool
+    rows: int
+    generator: str
+    windows: list[Window]
+    limits: list[Limit] = []
+    slo_ms: float | None = None
+    notes: list[str] = []
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """One architecture: `name` as in windows, its title, what it is, and its settings file."""
+
+    name: str
+    title: str
+    description: str
+    settings: str
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """How an arm's answers compared with the reference's before it was measured.
+
+    `answers` single and batch answers of `models` models were compared; `difference` is the
+    largest of any number of them.
+    """
+
+    arm: str
+    models: int
+    answers: int
+    difference: float
+
+
+class Results(msgspec.Struct, frozen=True):
+    """A whole run."""
+
+    command: str
+    started: str
+    seconds: float
+    machine: dict[str, str]
+    versions: dict[str, str]
+    arms: list[Arm]
+    agreements: list[Agreement]
+    scenarios: list[Scenario]
+
+
+def write(results: Results, path: Path) -> None:
+    """Write `results.json`, indented for people."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
+
+
+def read(path: Path) -> Results:
+    """Read it again. Raises msgspec.ValidationError where it is of another form."""
+    return msgspec.json.decode(path.read_bytes(), type=Results)
