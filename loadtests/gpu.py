@@ -23,7 +23,8 @@ from click.core import ParameterSource
 from loadtests.bert import report, repository
 from loadtests.bert.load import Load, Workload
 from loadtests.bert.repository import Tuning
-from loadtests.micro.stack import ROOT, Stack
+from loadtests.load.service import ROOT
+from loadtests.load.stack import Stack
 
 
 class Scale(NamedTuple):
@@ -123,7 +124,7 @@ def main(**given: Any) -> None:
         "singles": Workload(1, given["users"]),
     }
     rounds = []
-    with Stack(folder, (), _variables(site, given)) as stack:
+    with Stack(folder, folder / "repository", _variables(site, given)) as stack:
         load = Load(stack, inputs, expected, given["generators"])
         for _ in range(given["rounds"] or scale.rounds):
             raw = models.raw()["rows_per_second"]

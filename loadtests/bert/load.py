@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +14,11 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.bert.repository import MODEL, RELEASE
-from loadtests.micro.arms import WrongAnswers, percentiles
-from loadtests.micro.plan import Plan, Stream, Window
-from loadtests.micro.stack import ROOT, Stack
+from loadtests.load.plan import Plan, Stream, Target, Window
+from loadtests.load.service import ROOT
+from loadtests.load.stack import Stack
+from loadtests.load.window import GENERATOR, WrongAnswers, percentiles
 
-GENERATOR = [sys.executable, "-m", "loadtests.micro.generator"]
 #: What Triton counts of a model.
 COUNTED = {
     "nv_inference_request_success": "calls",
@@ -79,7 +78,7 @@ class Load:
         texts = len(msgspec.json.decode(self._inputs.read_bytes()))
         stream = Stream(
             name="load",
-            stamps=self._stamps,
+            targets=[Target(MODEL, self._stamps)],
             answers="scores",
             users=len(range(part, workload.users, self._generators)),
             rows=workload.rows,

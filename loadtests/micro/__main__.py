@@ -13,12 +13,15 @@ from typing import Any
 import click
 import msgspec
 
-from loadtests.micro import inputs, machine, report
+from loadtests.load import machine
+from loadtests.load.limit import Limit
+from loadtests.load.service import ServiceError
+from loadtests.load.stack import Stack, copy
+from loadtests.load.window import WrongAnswers
+from loadtests.micro import inputs, report
 from loadtests.micro.aims import AIMS, Round, windows_of
-from loadtests.micro.arms import ONCE, Arms, Sample, WrongAnswers
+from loadtests.micro.arms import ONCE, Arms, Sample
 from loadtests.micro.bare_handler import started
-from loadtests.micro.limit import Limit
-from loadtests.micro.stack import Stack, StackError
 
 MODELS = ("minilm", "tumor")
 NAMES = (*(aim.name for aim in AIMS), "stages")
@@ -51,7 +54,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what was started, too
     try:
         found = _measure(rounds, seconds, chosen, out, SMOKE_TEXTS if smoke else TEXTS, command)
-    except (StackError, WrongAnswers) as error:
+    except (ServiceError, WrongAnswers) as error:
         raise click.ClickException(str(error)) from None
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     text = report.markdown(found)
@@ -71,7 +74,7 @@ def _measure(
     given = inputs.write(folder, texts)
     with ExitStack() as running:
         click.echo("starting the gateway and the bare model", err=True)
-        stack = running.enter_context(Stack(folder, MODELS))
+        stack = running.enter_context(Stack(folder, copy(MODELS, folder / "repository")))
         limit = running.enter_context(Limit(given.texts))
         bare = running.enter_context(started(stack.stamps("tumor")["1"]))
         arms = Arms(stack, limit, bare, given, seconds)

@@ -16,13 +16,15 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from loadtests.micro import corpus
+from loadtests.load import corpus
+from loadtests.load import window as load
+from loadtests.load.limit import Limit
+from loadtests.load.plan import Plan, Stamps, Stream, Tally, Target, Window
+from loadtests.load.service import ROOT
+from loadtests.load.stack import CALLS, Stack
 from loadtests.micro.bare_handler import BareHandler
 from loadtests.micro.inputs import Inputs
-from loadtests.micro.limit import Limit
-from loadtests.micro.plan import Plan, Stream, Tally, Window
 from loadtests.micro.quality import quality
-from loadtests.micro.stack import CALLS, ROOT, Stack
 
 Figures = dict[str, float]
 #: The releases of `minilm` that are compared.
@@ -32,12 +34,7 @@ COSINES = {FP32: 0.9999, INT8: 0.9}
 #: Windows that give the same in every round: the first one does.
 ONCE = ("int8-quality",)
 LIMIT_ROWS = (4, 8, 16)
-PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 WARM_UP = 0.7
-
-
-class WrongAnswers(RuntimeError):
-    """A server answered wrongly under load: its speed means nothing."""
 
 
 class Sample(NamedTuple):
@@ -97,7 +94,7 @@ class Arms:
     def _minilm(self, users: int, rows: int = 1, release: str = FP32) -> Stream:
         return Stream(
             name="singles" if rows == 1 else "batches",
-            stamps=self._minilms[release],
+            targets=[self._target(self._minilms[release])],
             answers="embedding",
             users=users,
             rows=rows,
@@ -110,13 +107,17 @@ class Arms:
     def _tumor(self, users: int, *, bare: bool = False) -> Stream:
         return Stream(
             name="singles",
-            stamps=self._tumor_stamps,
+            targets=[self._target(self._tumor_stamps)],
             answers="verdict",
             users=users,
             rows=1,
             inputs=str(self._inputs.records),
             expected=None if bare else str(self._inputs.verdicts),
         )
+
+    @staticmethod
+    def _target(stamps: Stamps) -> Target:
+        return Target(stamps.model, stamps)
 
     def _load(self, *streams: Stream, bare: bool = False) -> Sample:
         """Run one window of the load generator; the first stream is the one that is measured."""
@@ -128,15 +129,13 @@ class Arms:
             streams=list(streams),
             watched=self._stack.groups() | {"bare": [self._bare.pid]},
         )
-        measured = streams[0].stamps
+        measured = streams[0].targets[0].stamps
+        assert measured  # noqa: S101 - every target here has them
         before = self._stack.calls(measured.model, measured.release)
-        window = msgspec.json.decode(
-            _child("loadtests.micro.generator", given=msgspec.json.encode(plan)), type=Window
-        )
+        window = load.run(plan)
         after = self._stack.calls(measured.model, measured.release)
-        if problems := [text for tally in window.tallies.values() for text in tally.problems]:
-            wrong = sum(tally.wrong for tally in window.tallies.values())
-            raise WrongAnswers(f"{wrong} wrong answers: " + "; ".join(problems))
+        if problems := load.problems(window):
+            raise load.WrongAnswers(problems)
         first, *others = (window.tallies[stream.name] for stream in streams)
         figures = _figures(first, window.seconds) | _cpu(window)
         figures |= _means(before, after)
@@ -153,20 +152,12 @@ class Arms:
 
     def _bare_text(self) -> Sample:
         figures, latencies = self._limit.singles(self._offset, self._seconds)
-        return Sample(figures | percentiles(latencies), latencies)
+        return Sample(figures | load.percentiles(latencies), latencies)
 
     def _stages(self) -> Sample:
         texts = str(self._inputs.texts)
         found = _child("loadtests.micro.stages", texts, self._stack.triton, str(self._seconds))
         return Sample(msgspec.json.decode(found, type=Figures))
-
-
-def percentiles(latencies: Sequence[float]) -> Figures:
-    """Return the percentiles of all latencies; none where nothing was answered."""
-    if not latencies:
-        return {}
-    values = np.percentile(latencies, PERCENTILES)
-    return {f"p{at:g}": float(value) for at, value in zip(PERCENTILES, values, strict=True)}
 
 
 def _cpu(window: Window) -> Figures:
@@ -196,10 +187,10 @@ def _figures(tally: Tally, seconds: float) -> Figures:
     if tally.cosines:
         found["cosine.mean"] = float(np.mean(tally.cosines))
         found["cosine.min"] = min(tally.cosines)
-    return found | percentiles(tally.latencies)
+    return found | load.percentiles(tally.latencies)
 
 
-def _child(module: str, *arguments: str, given: bytes = b"") -> bytes:
+def _child(module: str, *arguments: str) -> bytes:
     """Run a module of this package as a process of its own; returns what it printed."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, input=given, stdout=subprocess.PIPE, cwd=ROOT, check=True).stdout  # noqa: S603
+    return subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, check=True).stdout  # noqa: S603

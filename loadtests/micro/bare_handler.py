@@ -18,8 +18,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from loadtests.micro.plan import Stamps
-from loadtests.micro.stack import ROOT
+from loadtests.load.plan import Stamps
+from loadtests.load.service import ROOT
 
 
 class BareHandler(NamedTuple):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from loadtests.micro import corpus
-from loadtests.micro.stack import ROOT
+from loadtests.load import corpus
+from loadtests.load.service import ROOT
 
 GOLDENS = ROOT / "preprocessors/tumor/src/tumor_preprocessor/goldens.json"
 

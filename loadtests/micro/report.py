@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from loadtests.load.window import percentiles
 from loadtests.micro.aims import Round, Verdict, best_limit, judge
-from loadtests.micro.arms import percentiles
 
 #: Groups of processes whose CPU time is shown, in this order.
 GROUPS = ("all", "gateway", "workers", "triton", "instances", "bare", "generator")

@@ -14,8 +14,10 @@ import pytest
 
 from loadtests.bert.report import markdown, summary
 from loadtests.bert.texts import texts
-from loadtests.micro.answers import SAMPLE, judge
-from loadtests.micro.plan import Stamps, Stream
+from loadtests.load.answers import SAMPLE, judge
+from loadtests.load.connection import Answer
+from loadtests.load.plan import Stamps, Stream, Target
+from loadtests.load.requests import Request
 from tests.support.stack import ROOT
 
 STAMPS = Stamps("bert", "1", 1, "bert-bench-preprocessor==1.0.0")
@@ -71,10 +73,11 @@ def test_every_run_has_the_same_texts() -> None:
 def test_scores_are_compared(tmp_path: Path, scores: list[float], wrong: str | None) -> None:
     expected = tmp_path / "scores.json"
     expected.write_text("[[0.1, 0.9], [0.1, 0.9], [0.1, 0.9], [0.3, 0.7]]")
-    stream = Stream("load", STAMPS, "scores", 1, 1, "", expected=str(expected))
-    judging = judge(stream)
+    target = Target("bert", STAMPS)
+    judging = judge(Stream("load", [target], "scores", 1, 1, "", expected=str(expected)))
     body = msgspec.json.encode({"output": {"scores": scores}} | msgspec.to_builtins(STAMPS))
-    told = [judging.wrong(200, body, 3) for _ in range(SAMPLE)]
+    answer, request = Answer(200, body, len(body)), Request(b"", target, 3)
+    told = [judging.wrong(answer, request) for _ in range(SAMPLE)]
     assert not any(told[:-1])
     assert told[-1] is None if wrong is None else wrong in str(told[-1])
 

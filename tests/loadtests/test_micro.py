@@ -12,11 +12,12 @@ import msgspec
 import psutil
 import pytest
 
-from loadtests.micro import corpus, inputs
+from loadtests.load import corpus
+from loadtests.load.plan import Plan, Stamps, Stream, Target, Window
+from loadtests.micro import inputs
 from loadtests.micro.aims import AIMS, judge, windows_of
 from loadtests.micro.arms import Sample
 from loadtests.micro.bare_handler import started
-from loadtests.micro.plan import Plan, Stamps, Stream, Window
 from tests.support.stack import ROOT
 
 RIGHT = Stamps("tumor", "1", 1, "tumor-preprocessor==1.0.0")
@@ -56,7 +57,7 @@ def load(folder: Path, port: int, stamps: Stamps, expected: Path | None) -> Wind
     """Let four users ask for a second's worth of verdicts."""
     stream = Stream(
         name="singles",
-        stamps=stamps,
+        targets=[Target("tumor", stamps)],
         answers="verdict",
         users=4,
         rows=1,
@@ -65,7 +66,7 @@ def load(folder: Path, port: int, stamps: Stamps, expected: Path | None) -> Wind
     )
     plan = Plan("127.0.0.1", port, warm_up=0.1, seconds=0.5, streams=[stream], watched={})
     done = subprocess.run(
-        [sys.executable, "-m", "loadtests.micro.generator"],
+        [sys.executable, "-m", "loadtests.load.generator"],
         cwd=ROOT,
         input=msgspec.json.encode(plan),
         capture_output=True,

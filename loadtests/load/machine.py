@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from tritonclient.grpc import InferenceServerClient
 
-from loadtests.micro.stack import ROOT
+from loadtests.load.service import ROOT
 
 PACKAGES = ("tornado", "uvloop", "tritonclient", "grpcio", "msgspec", "numpy")
 

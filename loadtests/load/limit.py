@@ -11,12 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from loadtests.micro.stack import ROOT
+from loadtests.load.service import ROOT
 
 PYTHON = ".venv-models/bin/python"
 MODEL = "model_repository/minilm/1/model.onnx"
 TOKENIZER = "preprocessors/minilm/src/minilm_preprocessor/tokenizer.json"
-SCRIPT = "loadtests/micro/bare_model.py"
+SCRIPT = "loadtests/load/bare_model.py"
 
 
 class Limit:

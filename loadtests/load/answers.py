@@ -10,14 +10,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.micro.plan import Stamps, Stream
+from loadtests.load.connection import Answer
+from loadtests.load.plan import Stamps, Stream
+from loadtests.load.requests import Request
 
 DIMENSIONS = 384
 #: Every so many answers are compared with what is expected: each would cost more than it tells.
 SAMPLE = 16
 #: Largest difference of a probability from the golden case's, and of a score in half precision.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 0.02
-OK = 200
 T = TypeVar("T")
 
 
@@ -35,19 +36,23 @@ class Verdict(msgspec.Struct):
 
 
 class Scores(msgspec.Struct):
-    """The probabilities of some classes."""
+    """The probabilities of at least two classes; they add up to one."""
 
-    scores: list[float]
+    scores: Annotated[list[float], msgspec.Meta(min_length=2)]
+
+    def __post_init__(self) -> None:
+        if abs(sum(self.scores) - 1) > HALF_TOLERANCE:
+            raise ValueError(f"the scores add up to {sum(self.scores)}")
 
 
 class Single(msgspec.Struct, Generic[T]):
     """The answer to a single."""
 
     output: T
-    model: str
-    release: str
-    model_version: int
-    preprocessor: str
+    model: str = ""
+    release: str = ""
+    model_version: int = 0
+    preprocessor: str = ""
 
     @property
     def outputs(self) -> Sequence[T]:
@@ -59,39 +64,50 @@ class Batch(msgspec.Struct, Generic[T]):
     """The answer to a batch."""
 
     outputs: Sequence[T]
-    model: str
-    release: str
-    model_version: int
-    preprocessor: str
+    model: str = ""
+    release: str = ""
+    model_version: int = 0
+    preprocessor: str = ""
 
 
 class Judge(Generic[T]):
     """Judges one stream's answers. `cosines` collects those of the compared embeddings."""
 
-    def __init__(self, stream: Stream, output: type[T]) -> None:
+    def __init__(self, stream: Stream, output: type[T], field: str) -> None:
         self.cosines: list[float] = []
         self._rows = stream.rows
-        self._stamps = stream.stamps
+        self._output = output
+        self._field = field
         self._decode: Callable[[bytes], Single[T] | Batch[T]]
         if stream.rows == 1:
             self._decode = msgspec.json.Decoder(Single[output]).decode  # type: ignore[valid-type]
         else:
             self._decode = msgspec.json.Decoder(Batch[output]).decode  # type: ignore[valid-type]
+        self._outputs = self._of_tensor if stream.protocol == "v2" else self._of_json
 
-    def wrong(self, status: int, body: bytes, first: int) -> str | None:
-        """Say what is wrong with the answer to the request that starts at instance `first`."""
-        if status != OK:
-            return f"{status}: {body[:200]!r}"
+    def wrong(self, answer: Answer, request: Request) -> str | None:
+        """Say what is wrong with the answer, 200, to a request."""
         try:
-            answer = self._decode(body)
-        except msgspec.DecodeError as error:
-            return f"{error}: {body[:200]!r}"
-        stamps = Stamps(answer.model, answer.release, answer.model_version, answer.preprocessor)
-        if stamps != self._stamps:
-            return f"{stamps} instead of {self._stamps}"
-        if len(answer.outputs) != self._rows:
-            return f"{len(answer.outputs)} outputs for {self._rows} instances"
-        return self.differs(answer.outputs, first)
+            outputs = self._outputs(answer, request)
+        except (msgspec.DecodeError, ValueError) as error:
+            return f"{error}: {answer.body[:200]!r}"
+        if len(outputs) != self._rows:
+            return f"{len(outputs)} outputs for {self._rows} instances"
+        return self.differs(outputs, request.first)
+
+    def _of_json(self, answer: Answer, request: Request) -> Sequence[T]:
+        found = self._decode(answer.body)
+        stamps = Stamps(found.model, found.release, found.model_version, found.preprocessor)
+        if request.target.stamps not in {None, stamps}:
+            raise ValueError(f"{stamps} instead of {request.target.stamps}")
+        return found.outputs
+
+    def _of_tensor(self, answer: Answer, _: Request) -> Sequence[T]:
+        """Read Triton's answer: a JSON head, then the only output's numbers as they are."""
+        head = msgspec.json.decode(answer.body[: answer.json])
+        (output,) = head["outputs"]
+        rows = np.frombuffer(answer.body, "<f4", offset=answer.json).reshape(output["shape"])
+        return [msgspec.convert({self._field: row.tolist()}, self._output) for row in rows]
 
     def differs(self, outputs: Sequence[T], first: int) -> str | None:
         """Say how outputs differ from what is expected; `first` is the first one's instance."""
@@ -102,7 +118,7 @@ class EmbeddingJudge(Judge[Embedding]):
     """Compares one embedding of every so many answers with the bare model's."""
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(stream, Embedding)
+        super().__init__(stream, Embedding, "embedding")
         self._least_cosine = stream.least_cosine
         self._expected: NDArray[np.float32] | None = None
         if stream.expected:
@@ -129,7 +145,7 @@ class VerdictJudge(Judge[Verdict]):
     """Compares every verdict with its golden case's."""
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(stream, Verdict)
+        super().__init__(stream, Verdict, "verdict")
         self._expected: list[Verdict] = []
         if stream.expected:
             text = Path(stream.expected).read_bytes()
@@ -151,7 +167,7 @@ class ScoresJudge(Judge[Scores]):
     """Compares one row's scores of every so many answers with the bare model's."""
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(stream, Scores)
+        super().__init__(stream, Scores, "scores")
         self._expected: list[list[float]] = []
         if stream.expected:
             text = Path(stream.expected).read_bytes()
