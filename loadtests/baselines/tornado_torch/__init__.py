@@ -1,0 +1,1 @@
+"""Tornado + PyTorch (TorchScript)."""

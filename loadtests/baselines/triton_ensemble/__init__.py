@@ -1,0 +1,1 @@
+"""Triton with preprocessing inside: an ensemble of a Python tokenizer and an ONNX model."""
