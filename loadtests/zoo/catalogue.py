@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from loadtests.baselines.catalogue import Model
-from loadtests.micro import corpus
+from loadtests.load import corpus
 
 MODELS, REFERENCE = "models.json", "reference.json"
 #: Reference answers of a model.

@@ -1,0 +1,130 @@
+"""The run: arms are started, compared with the reference, and measured in turns."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from loadtests.bench import models, results, rollout
+from loadtests.bench.agreement import agree
+from loadtests.bench.deployment import GATEWAYS, Deployment, deployed, described
+from loadtests.bench.models import Models
+from loadtests.bench.rounds import Measured, Rounds, turns
+from loadtests.bench.scenario import MINILM, Scenario
+from loadtests.bench.windows import Corpus
+from loadtests.load import corpus
+from loadtests.load.limit import Limit
+
+TEXTS = 2000
+START = "From nothing to the first right answer"
+
+
+class Bench:
+    """One run; `folder` holds what it writes, `built` the models, which outlast it."""
+
+    def __init__(self, folder: Path, built: Path, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._built = built
+        self._say = say
+        self._numbers = itertools.count()
+        self._starts: list[results.Window] = []
+        self.agreements: list[results.Agreement] = []
+        self.scenarios: list[results.Scenario] = []
+        self.arms: dict[str, results.Arm] = {}
+        self.versions: dict[str, str] = {}
+
+    def run(self, scenarios: Sequence[Scenario]) -> None:
+        """Measure all. Raises ServiceError, Disagreement, WrongAnswers."""
+        self._texts = self._folder / "texts.json"
+        self._texts.write_text(json.dumps(corpus.texts(TEXTS)))
+        for embeds, chosen in itertools.groupby(scenarios, lambda each: each.models == MINILM):
+            if embeds:
+                self._minilm(list(chosen))
+            else:
+                for scenario in chosen:
+                    self._scaling(scenario)
+        if self._starts:
+            declared = Scenario(title=START, kind="start", arms=[], sets=[], name="start")
+            self._write(declared, Measured(self._starts), random_weights=False)
+
+    def _minilm(self, scenarios: Sequence[Scenario]) -> None:
+        """Start every arm that is needed, one after the other; then all scenarios in turns."""
+        self._say("making MiniLM ready")
+        served = models.minilm(self._built / "minilm")
+        with ExitStack() as running:
+            limit = running.enter_context(Limit(self._texts))
+            self.versions |= limit.versions
+            texts = Corpus(self._texts, TEXTS, limit.embed(self._folder))
+            needed = dict.fromkeys(
+                arm for each in scenarios if each.kind != "rollout" for arm in each.arms
+            )
+            deployments = {arm: self._start(running, arm, served) for arm in needed}
+            for scenario in scenarios:
+                if scenario.kind == "rollout":
+                    found = rollout.measure(scenario, served, texts, self._new(), self._say)
+                else:
+                    chosen = [deployments[arm] for arm in scenario.arms]
+                    found = Rounds(scenario, texts, self._say).run(chosen, limit)
+                self._write(scenario, found, random_weights=False)
+
+    def _scaling(self, scenario: Scenario) -> None:
+        """Measure arm after arm: its deployments of all sizes are up at once, and take turns."""
+        assert not isinstance(scenario.models, str)  # noqa: S101 - it is not MiniLM's
+        sizes = {}
+        for count in scenario.models:
+            self._say(f"making {count} models of random weights ready")
+            instances = max(1, len(os.sched_getaffinity(0)) // count)
+            sizes[count] = models.generated(self._built / f"zoo-{count}", count, instances)
+        texts = Corpus(self._texts, TEXTS, None)
+        found = Measured()
+        for arm in scenario.arms:
+            with ExitStack() as running:
+                deployments = [self._start(running, arm, each) for each in sizes.values()]
+                rounds = Rounds(scenario, texts, self._say)
+                for number in range(scenario.rounds):
+                    for deployment in turns(deployments, number):
+                        point = str(len(deployment.targets))
+                        found.windows.append(rounds.window(deployment, number, point))
+        self._write(scenario, found, random_weights=True)
+
+    def _start(self, running: ExitStack, arm: str, served: Models) -> Deployment:
+        """Start an arm and compare its answers with the reference's; note how long it took."""
+        self._say(f"starting {arm}, {len(served.names)} models")
+        deployment = running.enter_context(deployed(arm, served, self._new()))
+        agree(deployment, most=1)
+        seconds = time.monotonic() - deployment.started
+        point = str(len(served.names))
+        earlier = sum((each.arm, each.point) == (arm, point) for each in self._starts)
+        rss, pss = deployment.memory()
+        self._starts.append(
+            results.Window(arm, earlier, point, seconds, rss_bytes=rss, pss_bytes=pss)
+        )
+        self.agreements.append(agree(deployment))
+        if arm not in self.arms or (arm in GATEWAYS and not served.random_weights):
+            self.arms[arm] = described(arm, served)
+        return deployment
+
+    def _new(self) -> Path:
+        return self._folder / "work" / str(next(self._numbers))
+
+    def _write(self, scenario: Scenario, found: Measured, *, random_weights: bool) -> None:
+        self.scenarios.append(
+            results.Scenario(
+                name=scenario.name,
+                title=scenario.title,
+                kind=scenario.kind,
+                models=str(scenario.models),
+                random_weights=random_weights,
+                rows=scenario.rows,
+                generator=scenario.generator,
+                windows=found.windows,
+                limits=found.limits,
+                slo_ms=scenario.slo_ms,
+                notes=found.notes,
+            )
+        )
