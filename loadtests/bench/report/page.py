@@ -1,0 +1,68 @@
+"""Puts numbers, sentences and drawings together: one page, and Markdown with files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from loadtests.bench.report import aims, figures, palette, sentences, tables, wording
+from loadtests.bench.report.plots import Plot
+from loadtests.bench.results import Results
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write `report.html`, `report.md` and the drawings that the latter shows, as SVG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = figures.draw(results, palette.titles(results))
+    said = contents(results, drawn)
+    for name in ("report.html", "report.md"):
+        (folder / name).write_text(render(name, said), encoding="utf-8")
+    for plot in (plot for plots in drawn.values() for plot in plots):
+        (folder / f"{plot.name}.svg").write_text(plot.file, encoding="utf-8")
+
+
+def contents(results: Results, drawn: Mapping[str, list[Plot]]) -> dict[str, Any]:
+    """Return everything that the templates show."""
+    titles = palette.titles(results)
+    judged = aims.judge(results)
+    return {
+        "results": results,
+        "rounds": len({w.round for s in results.scenarios for w in s.windows}),
+        "minutes": wording.number(results.seconds / 60, 2),
+        "arms": sorted(results.arms, key=lambda arm: list(titles).index(arm.name)),
+        "titles": titles,
+        "architectures": tables.architectures(results, titles),
+        "conclusions": sentences.conclusions(results, titles),
+        "aims": tables.aims(judged, titles),
+        "misses": sentences.misses(results, judged, titles),
+        "losses": sentences.losses(results, titles),
+        "cautions": sentences.cautions(results, titles),
+        "scenarios": [
+            (scenario, wording.label(scenario), drawn[scenario.name], found)
+            for scenario in results.scenarios
+            for found in [tables.windows(scenario, titles)]
+        ],
+        "generators": tables.generators(results),
+        "agreements": tables.agreements(results, titles),
+    }
+
+
+def render(name: str, said: Mapping[str, Any]) -> str:
+    """Fill one template."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=lambda template: "html" in (template or ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["inline"] = lambda plot: Markup(plot.inline)  # noqa: S704 - our own SVG
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return environment.get_template(f"{name}.j2").render(said)

@@ -1,0 +1,133 @@
+"""Conclusions, each computed from the numbers of this run: also where the gateway loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loadtests.bench.report import wording
+from loadtests.bench.report.aims import Aim, headline
+from loadtests.bench.report.palette import GATEWAY, order
+from loadtests.bench.report.standings import Standing, standings
+from loadtests.bench.report.statistics import Cell, cells, cpu, limits, p99, rate, ratio
+from loadtests.bench.results import Results
+
+#: A share of the CPU time that others must not take, or absolute rates are not worth quoting.
+QUIET = 0.05
+
+
+def conclusions(results: Results, titles: dict[str, str]) -> list[str]:
+    """Return what the scenario that the arms are judged by says."""
+    chosen = headline(results)
+    if chosen is None:
+        return ["This run has no closed loop of singles: the architectures cannot be compared."]
+    scenario, at = chosen
+    found = {arm: cell for (point, arm), cell in cells(scenario).items() if point == at}
+    gateway = found.get(GATEWAY)
+    if gateway is None:
+        return [f"The gateway was not measured in “{wording.label(scenario)}”."]
+    said = [_against(gateway, found[arm], titles[arm]) for arm in order(found) if arm != GATEWAY]
+    kept = ratio(gateway.rounds(rate), limits(scenario))
+    if kept:
+        said.append(
+            f"The gateway handles {wording.times(kept)} the texts/s of bare ONNX Runtime processes"
+            " that do nothing else on this machine."
+        )
+    if scenario.random_weights:
+        said.append("These are models of random weights: their answers mean nothing.")
+    return said
+
+
+def _against(gateway: Cell, other: Cell, title: str) -> str:
+    rates, tails = gateway.over(other, rate), gateway.over(other, p99)
+    if rates is None or tails is None:
+        return f"{title} gave no right answers to compare with."
+    if rates.least > 1:
+        said = f"The gateway handles {wording.times(rates)} the texts/s of {title}"
+    elif rates.most < 1:
+        said = f"The gateway loses to {title}: {wording.times(rates)} its texts/s"
+    else:
+        said = f"The gateway and {title} are level within the spread: {wording.times(rates)}"
+    said += f", at {wording.times(tails)} its p99"
+    costs = gateway.over(other, cpu)
+    return said + (f" and {wording.times(costs)} its CPU time a request." if costs else ".")
+
+
+def misses(results: Results, aims: list[Aim], titles: dict[str, str]) -> list[str]:
+    """Return for each aim that is missed by how much it is, and what the numbers say of why."""
+    said = []
+    for aim in aims:
+        if aim.spread and not aim.met:
+            reasons = _reasons(results, aim, titles)
+            text = f"{aim.name}: {wording.times(aim.spread)} instead of {aim.aim:g}"
+            said.append(f"{text}, missed by {aim.off:.0%}. {' '.join(reasons)}".strip())
+    return said
+
+
+def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str]:
+    chosen = headline(results)
+    if aim.arm == GATEWAY or chosen is None:
+        return
+    scenario, at = chosen
+    found = cells(scenario)
+    gateway, other = found[at, GATEWAY], found[at, aim.arm]
+    most = None if aim.at_most else ratio(limits(scenario), other.rounds(rate))
+    if most and most.median < aim.aim:
+        yield (
+            f"No server could meet it here: bare ONNX Runtime itself does {wording.times(most)}"
+            f" the texts/s of {titles[aim.arm]}."
+        )
+    groups = gateway.groups(lambda window: _milliseconds(window.cpu_seconds, window.requests))
+    total, costs = sum(groups.values()), gateway.over(other, cpu)
+    if total and costs:
+        parts = sorted(groups.items(), key=lambda item: -item[1])
+        shares = [f"{value / total:.0%} {name}" for name, value in parts]
+        yield (
+            f"A request costs the gateway {wording.number(total)} ms of CPU time"
+            f" ({wording.joined(shares)}), {wording.times(costs)} that of {titles[aim.arm]}."
+        )
+
+
+def _milliseconds(seconds: dict[str, float], requests: int) -> dict[str, float]:
+    return {name: value * 1000 / requests for name, value in seconds.items()} if requests else {}
+
+
+def losses(results: Results, titles: dict[str, str]) -> list[str]:
+    """Return every measured quantity in which another arm does better than the gateway.
+
+    Only where the rounds agree on it; one line a quantity and scenario.
+    """
+    lines: dict[tuple[str, str], list[Standing]] = {}
+    for standing in standings(results):
+        if standing.lost:
+            lines.setdefault((standing.where, standing.quantity), []).append(standing)
+    return [
+        f"{where}, {quantity}: "
+        + wording.joined([f"{wording.times(s.spread)} that of {titles[s.arm]}" for s in found])
+        + "."
+        for (where, quantity), found in lines.items()
+    ]
+
+
+def cautions(results: Results, titles: dict[str, str]) -> list[str]:
+    """Return what makes numbers of this run doubtful: errors, a busy machine, too few rounds."""
+    said = []
+    for scenario in results.scenarios:
+        for (point, arm), cell in cells(scenario).items():
+            if cell.errors:
+                share = cell.errors / cell.requests if cell.requests else 1.0
+                said.append(
+                    f"{titles[arm]} failed {cell.errors:,} of {cell.requests:,} requests"
+                    f" ({share:.1%}) in “{wording.label(scenario)}” at {point}; rates count"
+                    " right answers only."
+                )
+    windows = [window for scenario in results.scenarios for window in scenario.windows]
+    if windows:
+        others = Cell(windows).share("others")
+        if others > QUIET:
+            said.append(
+                f"Other programs used {others:.0%} of the CPU time that was used meanwhile:"
+                " ratios of one round still hold, absolute rates hardly do."
+            )
+        if len({window.round for window in windows}) == 1:
+            said.append("There was one round only: nothing is known of the spread.")
+    return said
