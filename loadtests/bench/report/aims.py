@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from loadtests.bench.report import wording
@@ -60,10 +60,14 @@ class Aim(NamedTuple):
         if self.spread is None:
             return "not measured"
         said = "met" if self.met else "missed"
-        said += f" by {self.off:.0%}"
+        said += f" by {wording.percent(self.off)}"
         if not self.settled:
             said += ", not in every round"
         return said + (f"; {self.errors:,} errors" if self.errors else "")
+
+    def named(self, titles: Mapping[str, str]) -> str:
+        """Return what it is of, for people."""
+        return f"Gateway’s {self.name.replace(self.arm, titles[self.arm])}"
 
     def _holds(self, value: float) -> bool:
         return value < self.aim if self.at_most else value >= self.aim
@@ -113,9 +117,9 @@ def _many_models(results: Results) -> Iterator[Aim]:
                     found[int(number(point))] = cell
     one = found.get(1)
     for models in MODELS:
-        cell = found.get(models)
-        kept = cell.over(one, rate) if cell and one else None
-        errors = cell.errors + one.errors if cell and one else 0
+        many = found.get(models)
+        kept = many.over(one, rate) if many and one else None
+        errors = many.errors + one.errors if many and one else 0
         yield Aim(f"texts/s with {models} models ÷ with one", KEPT, False, GATEWAY, kept, errors)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from loadtests.bench.report import plots, wording
 from loadtests.bench.report.palette import groups, look, order
@@ -28,6 +28,12 @@ TEXTS, MILLISECONDS = "texts/s", "p99 latency, ms"
 CPU_UNIT, MEMORY_UNIT = "CPU ms a request", "PSS, MiB"
 #: Less than this share of the arrivals answered: the arm could not keep up.
 KEPT_UP = 0.95
+#: What is drawn over models or time: file, title, unit, what is read and what it is divided by.
+SERIES: tuple[tuple[str, str, str, Read, float], ...] = (
+    ("rate", "Rate", TEXTS, rate, 1),
+    ("p99", "Latency", MILLISECONDS, p99, 1),
+    ("memory", "Memory", MEMORY_UNIT, pss, wording.MIB),
+)
 Titles = Mapping[str, str]
 
 
@@ -40,9 +46,8 @@ def draw(results: Results, titles: Titles) -> dict[str, list[Plot]]:
 
 
 def _closed(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
-    users = {"": "", **{point: f"{point} users" for point in points(scenario)}}
-    yield from _bars(scenario, titles, "rate", "Rate", TEXTS, rate, users, limited=True)
-    yield from _bars(scenario, titles, "p99", "Latency", MILLISECONDS, p99, users)
+    yield from _bars(scenario, titles, "rate", "Rate", TEXTS, rate, limited=True)
+    yield from _bars(scenario, titles, "p99", "Latency", MILLISECONDS, p99)
     yield from _stacks(scenario, titles, "cpu", "CPU time", CPU_UNIT, _cpu)
     yield from _stacks(scenario, titles, "memory", "Memory", MEMORY_UNIT, _memory)
 
@@ -63,50 +68,26 @@ def _knee(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
 
 
 def _scaling(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
-    at = [number(point) for point in points(scenario)]
-    ticks = {float(place): f"{models:g}" for place, models in enumerate(at)}
-    units = ("models", TEXTS)
-    for name, title, unit, read, scale in (
-        ("rate", "Rate", TEXTS, rate, 1),
-        ("p99", "Latency", MILLISECONDS, p99, 1),
-        ("memory", "Memory", MEMORY_UNIT, pss, wording.MIB),
-    ):
-        units = ("models", unit)
-        found = list(_lines(scenario, titles, read, scale))
-        if found:
-            title = f"{title} by number of models: {wording.label(scenario)}"
-            yield plots.lines(f"{scenario.name}-{name}", title, units, found, ticks=ticks)
-    yield from _stacks(scenario, titles, "groups", "Memory", MEMORY_UNIT, _memory, "{} models")
+    ticks = [f"{number(point):g}" for point in points(scenario)]
+    yield from _series(scenario, titles, "by number of models", "models", ticks)
+    yield from _stacks(scenario, titles, "groups", "Memory", MEMORY_UNIT, _memory)
 
 
 def _soak(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
-    ticks = {float(at): point for at, point in enumerate(points(scenario))}
-    for name, title, unit, read, scale in (
-        ("rate", "Rate", TEXTS, rate, 1),
-        ("p99", "Latency", MILLISECONDS, p99, 1),
-        ("memory", "Memory", MEMORY_UNIT, pss, wording.MIB),
-    ):
-        found = list(_lines(scenario, titles, read, scale))
-        if found:
-            title = f"{title} over time: {wording.label(scenario)}"
-            yield plots.lines(
-                f"{scenario.name}-{name}", title, ("part of the soak", unit), found, ticks=ticks
-            )
+    yield from _series(scenario, titles, "over time", "part of the soak", points(scenario))
 
 
 def _neighbour(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
-    names = {point: point for point in points(scenario)}
-    yield from _bars(scenario, titles, "p99", "Singles' latency", MILLISECONDS, p99, names)
+    yield from _bars(scenario, titles, "p99", "Singles' latency", MILLISECONDS, p99)
 
 
 def _start(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
     unit = "seconds to the first right answer"
-    yield from _bars(scenario, titles, "start", "Start", unit, seconds, {})
+    yield from _bars(scenario, titles, "start", "Start", unit, seconds)
 
 
 def _rollout(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
-    names = {point: point for point in points(scenario)}
-    yield from _bars(scenario, titles, "p99", "Latency", MILLISECONDS, p99, names)
+    yield from _bars(scenario, titles, "p99", "Latency", MILLISECONDS, p99)
 
 
 KINDS: dict[Kind, Callable[[Scenario, Titles], Iterator[Plot]]] = {
@@ -128,7 +109,6 @@ def _bars(
     title: str,
     unit: str,
     read: Read,
-    names: Titles,
     *,
     limited: bool = False,
 ) -> Iterator[Plot]:
@@ -139,7 +119,7 @@ def _bars(
             value = found[point, arm].spread(read)
             if value:
                 bar = Bar(titles[arm], look(arm).colour, value)
-                panels.setdefault(names.get(point, point), []).append(bar)
+                panels.setdefault(wording.where(scenario, point), []).append(bar)
     best = Spread.of(list(limits(scenario).values())) if limited else None
     marks = {each: Mark("bare ONNX Runtime", best.median) for each in panels} if best else {}
     if panels:
@@ -154,7 +134,6 @@ def _stacks(
     title: str,
     unit: str,
     read: Callable[[Cell], Mapping[str, float]],
-    heading: str = "{} users",
 ) -> Iterator[Plot]:
     found = cells(scenario)
     panels: dict[str, dict[str, Mapping[str, float]]] = {}
@@ -162,8 +141,7 @@ def _stacks(
         for arm in order(arm for at, arm in found if at == point):
             parts = read(found[point, arm])
             if parts:
-                text = heading.format(point) if scenario.kind != "open" else point
-                panels.setdefault(text, {})[titles[arm]] = parts
+                panels.setdefault(wording.where(scenario, point), {})[titles[arm]] = parts
     if panels:
         colours = groups(parts for stacked in panels.values() for parts in stacked.values())
         title = f"{title} by group of processes: {wording.label(scenario)}"
@@ -198,17 +176,25 @@ def _curve(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
         yield plots.lines(f"{scenario.name}-curve", title, units, curves, mark, log=True)
 
 
-def _lines(scenario: Scenario, titles: Titles, read: Read, scale: float) -> Iterator[Line]:
+def _series(
+    scenario: Scenario, titles: Titles, by: str, axis: str, ticks: Sequence[str]
+) -> Iterator[Plot]:
     found, at = cells(scenario), points(scenario)
-    for arm in order(arm for _, arm in found):
-        seen = [
-            (float(place), Spread(*(value / scale for value in spread[:3]), spread.rounds))
-            for place, point in enumerate(at)
-            if (point, arm) in found and (spread := found[point, arm].spread(read))
-        ]
-        if seen:
-            xs, ys = zip(*seen, strict=True)
-            yield Line(titles[arm], look(arm).colour, look(arm).marker, xs, ys)
+    named = {float(place): tick for place, tick in enumerate(ticks)}
+    for name, what, unit, read, scale in SERIES:
+        curves = []
+        for arm in order(arm for _, arm in found):
+            seen = [
+                (float(place), spread.scaled(scale))
+                for place, point in enumerate(at)
+                if (point, arm) in found and (spread := found[point, arm].spread(read))
+            ]
+            if seen:
+                xs, ys = zip(*seen, strict=True)
+                curves.append(Line(titles[arm], look(arm).colour, look(arm).marker, xs, ys))
+        if curves:
+            title = f"{what} {by}: {wording.label(scenario)}"
+            yield plots.lines(f"{scenario.name}-{name}", title, (axis, unit), curves, ticks=named)
 
 
 def _cpu(cell: Cell) -> dict[str, float]:

@@ -56,8 +56,8 @@ def contents(results: Results, drawn: Mapping[str, list[Plot]]) -> dict[str, Any
 def render(name: str, said: Mapping[str, Any]) -> str:
     """Fill one template."""
     environment = Environment(
+        autoescape=name.endswith(".html"),
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=lambda template: "html" in (template or ""),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

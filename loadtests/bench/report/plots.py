@@ -10,7 +10,7 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ INK, PAPER = "#010203", "#fdfeff"
 WIDTH = 5.2  # inches; some 500 CSS pixels
 BAR = 0.42  # inches
 LABEL = 22  # characters a line
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files, and it can be searched
     "font.family": "sans-serif",
     "font.size": 10,
@@ -218,7 +218,7 @@ def _rows(ax: Axes, heading: str, labels: Sequence[str]) -> None:
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    entries = {}
+    entries: dict[str, Any] = {}
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)

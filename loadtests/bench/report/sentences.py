@@ -58,8 +58,10 @@ def misses(results: Results, aims: list[Aim], titles: dict[str, str]) -> list[st
     for aim in aims:
         if aim.spread and not aim.met:
             reasons = _reasons(results, aim, titles)
-            text = f"{aim.name}: {wording.times(aim.spread)} instead of {aim.aim:g}"
-            said.append(f"{text}, missed by {aim.off:.0%}. {' '.join(reasons)}".strip())
+            text = f"{aim.named(titles)}: {wording.times(aim.spread)} instead of {aim.aim:g}"
+            said.append(
+                f"{text}, missed by {wording.percent(aim.off)}. {' '.join(reasons)}".strip()
+            )
     return said
 
 
@@ -117,8 +119,8 @@ def cautions(results: Results, titles: dict[str, str]) -> list[str]:
                 share = cell.errors / cell.requests if cell.requests else 1.0
                 said.append(
                     f"{titles[arm]} failed {cell.errors:,} of {cell.requests:,} requests"
-                    f" ({share:.1%}) in “{wording.label(scenario)}” at {point}; rates count"
-                    " right answers only."
+                    f" ({share:.1%}) in “{wording.label(scenario)}”,"
+                    f" {wording.where(scenario, point)}; rates count right answers only."
                 )
     windows = [window for scenario in results.scenarios for window in scenario.windows]
     if windows:

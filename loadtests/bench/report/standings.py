@@ -76,7 +76,8 @@ def standings(results: Results) -> Iterator[Standing]:
                 for arm in order(arm for at, arm in found if at == point):
                     spread = gateway and gateway.over(found[point, arm], quantity.read)
                     if arm != GATEWAY and spread:
-                        where = wording.label(scenario) + (f", {point}" if point else "")
+                        parts = (wording.label(scenario), wording.where(scenario, point))
+                        where = ", ".join(filter(None, parts))
                         yield Standing(where, quantity.name, quantity.more, arm, spread)
 
 

@@ -37,6 +37,10 @@ class Spread(NamedTuple):
         """Return the spread of one value a round; None without values."""
         return cls(median(values), min(values), max(values), len(values)) if values else None
 
+    def scaled(self, unit: float) -> Spread:
+        """Return it in another unit, given in this one."""
+        return Spread(self.median / unit, self.least / unit, self.most / unit, self.rounds)
+
 
 class Cell:
     """One arm at one point: its windows of all rounds."""

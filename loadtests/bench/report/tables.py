@@ -84,7 +84,7 @@ def aims(found: Sequence[Aim], titles: Titles) -> Table:
     """Return every aim with what was measured of it."""
     rows = [
         (
-            f"Gateway’s {aim.name.replace(aim.arm, titles[aim.arm])}",
+            aim.named(titles),
             bound(aim),
             wording.times(aim.spread),
             aim.verdict,

@@ -8,6 +8,7 @@ from loadtests.bench.results import Scenario
 ABSENT = "–"
 MIB = 1 << 20
 _THREE_DIGITS = 100
+_PERCENT = 0.01
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -19,14 +20,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def spread(value: Spread | None, scale: float = 1.0) -> str:
-    """Return `262 (244 to 275)`; one round has no spread."""
+def spread(value: Spread | None, unit: float = 1.0) -> str:
+    """Return `262 (244 to 275)` in a unit; one round has no spread."""
     if value is None:
         return ABSENT
-    middle = number(value.median / scale)
-    if value.rounds == 1:
-        return middle
-    return f"{middle} ({number(value.least / scale)} to {number(value.most / scale)})"
+    middle, *ends = map(number, value.scaled(unit)[:3])
+    return middle if value.rounds == 1 else f"{middle} ({ends[0]} to {ends[1]})"
 
 
 def times(value: Spread | None) -> str:
@@ -42,6 +41,17 @@ def times(value: Spread | None) -> str:
 def label(scenario: Scenario) -> str:
     """Return a scenario's title, labelled where its weights are random."""
     return scenario.title + (" – random weights, speed only" if scenario.random_weights else "")
+
+
+def where(scenario: Scenario, point: str) -> str:
+    """Return what a point of a scenario is called."""
+    named = {"closed": "{} users", "scaling": "{} models"}
+    return named.get(scenario.kind, "{}").format(point)
+
+
+def percent(share: float) -> str:
+    """Return a share in percent; what rounds to nothing keeps a digit."""
+    return f"{share:.0%}" if not 0 < share < _PERCENT else f"{share:.1%}"
 
 
 def joined(parts: list[str]) -> str:
