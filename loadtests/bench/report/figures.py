@@ -70,7 +70,7 @@ def _knee(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
 def _scaling(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
     ticks = [f"{number(point):g}" for point in points(scenario)]
     yield from _series(scenario, titles, "by number of models", "models", ticks)
-    yield from _stacks(scenario, titles, "groups", "Memory", MEMORY_UNIT, _memory)
+    yield from _stacks(scenario, titles, "groups", "Memory", MEMORY_UNIT, _memory, every=True)
 
 
 def _soak(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
@@ -134,10 +134,13 @@ def _stacks(
     title: str,
     unit: str,
     read: Callable[[Cell], Mapping[str, float]],
+    *,
+    every: bool = False,
 ) -> Iterator[Plot]:
+    """Draw what each arm's groups of processes use at `every` point, or at the last one."""
     found = cells(scenario)
     panels: dict[str, dict[str, Mapping[str, float]]] = {}
-    for point in points(scenario):
+    for point in points(scenario) if every else points(scenario)[-1:]:
         for arm in order(arm for at, arm in found if at == point):
             parts = read(found[point, arm])
             if parts:

@@ -64,5 +64,12 @@ def render(name: str, said: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["inline"] = lambda plot: Markup(plot.inline)  # noqa: S704 - our own SVG
+    environment.filters["parts"] = _parts
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment.get_template(f"{name}.j2").render(said)
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Split what is in brackets off: the page writes it smaller, on a line of its own."""
+    middle, bracket, spread = text.partition(" (")
+    return middle, bracket.strip() + spread

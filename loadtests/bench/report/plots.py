@@ -48,7 +48,7 @@ class Plot(NamedTuple):
     @property
     def inline(self) -> str:
         """Return it for a page: in the page's colours, with names that no other drawing has."""
-        body = self.svg[self.svg.index("<svg") :].replace(PAPER, "none")
+        body = self.svg[self.svg.index("<svg") :].replace(PAPER, "var(--paper)")
         body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{self.name}-", body)
         body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
         return body.replace(INK, "currentColor")
@@ -103,13 +103,7 @@ def bars(
                 reach = [[value.median - value.least], [value.most - value.median]]
                 ax.barh(at, value.median, 0.62, color=bar.colour)
                 ax.errorbar(value.median, at, xerr=reach, color=INK, capsize=3, lw=1.2)
-                ax.annotate(
-                    wording.number(value.median),
-                    (value.most, at),
-                    (6, 0),
-                    textcoords="offset points",
-                    va="center",
-                )
+                _value(ax, value.median, value.most, at)
             mark = (marks or {}).get(heading)
             if mark:
                 most = max(most, mark.value)
@@ -141,13 +135,7 @@ def stacks(
                     if part in parts:
                         ax.barh(at, parts[part], 0.62, left=left, color=colour, label=part)
                         left += parts[part]
-                ax.annotate(
-                    wording.number(left),
-                    (left, at),
-                    (6, 0),
-                    textcoords="offset points",
-                    va="center",
-                )
+                _value(ax, left, left, at)
             ax.set_xlim(0, most * 1.2 or 1)
             _rows(ax, heading, list(found))
         axes[-1].set_xlabel(unit)
@@ -201,12 +189,24 @@ def lines(
 
 
 def _panels(title: str, heights: Sequence[float], legend: int = 0) -> tuple[Figure, list[Axes]]:
-    wrapped = textwrap.fill(title, 62)
-    height = sum(heights) + 0.7 + 0.2 * wrapped.count("\n") + 0.24 * ((legend + 1) // 2)
+    wrapped = textwrap.fill(title, 52)
+    height = sum(heights) + 0.7 + 0.2 * wrapped.count("\n") + 0.36 * ((legend + 1) // 2)
     figure = Figure((WIDTH, height), layout="constrained")
     figure.suptitle(wrapped, x=0.01, ha="left", fontsize=11, fontweight="bold")
     grid = figure.subplots(len(heights), squeeze=False, sharex=True, height_ratios=heights)
     return figure, [row[0] for row in grid]
+
+
+def _value(ax: Axes, value: float, beside: float, at: int) -> None:
+    """Write a bar's value beside it, legible over whatever line is there."""
+    ax.annotate(
+        wording.number(value),
+        (beside, at),
+        (6, 0),
+        textcoords="offset points",
+        va="center",
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+    )
 
 
 def _rows(ax: Axes, heading: str, labels: Sequence[str]) -> None:
@@ -222,7 +222,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
-    shown = [textwrap.shorten(text, 40, placeholder="…") for text in entries]
+    shown = [textwrap.fill(text, LABEL + 4) for text in entries]
     figure.legend(
         list(entries.values()), shown, loc="outside lower left", ncols=2, frameon=False, fontsize=9
     )

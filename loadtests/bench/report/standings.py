@@ -39,10 +39,10 @@ CLOSED = (RATE, P99, CPU, MEMORY)
 #: At a given rate of arrivals everybody handles the same texts/s, or has errors or a queue.
 QUANTITIES: dict[Kind, Sequence[Quantity]] = {
     "closed": CLOSED,
-    "open": (P99, CPU, MEMORY),
+    "open": (P99, CPU),
     "scaling": CLOSED,
     "neighbour": (RATE, P99),
-    "rollout": CLOSED,
+    "rollout": (RATE, P99),
     "soak": CLOSED,
     "start": (START,),
 }

@@ -128,7 +128,10 @@ def _knees(scenario: Scenario, titles: Titles) -> Table:
     rows = []
     for arm in order(window.arm for window in scenario.windows):
         held = knees(scenario, arm)
-        against = wording.ABSENT if arm == GATEWAY else wording.times(ratio(own, held))
+        spread = None if arm == GATEWAY else ratio(own, held)
+        against = wording.times(spread)
+        if spread and spread.rounds < len(held):
+            against += f", {spread.rounds} of {len(held)} rounds"
         rows.append((titles[arm], wording.spread(Spread.of(list(held.values()))), against))
     head = ("arm", f"texts/s at p99 ≤ {wording.number(scenario.slo_ms)} ms", "gateway’s ÷ its")
     return Table(f"Knees: {wording.label(scenario)}", head, rows)
@@ -177,9 +180,15 @@ def _starts(scenario: Scenario, titles: Titles) -> Table:
 
 def _walk(scenario: Scenario) -> Iterator[tuple[str, str, Cell]]:
     found = cells(scenario)
-    for point in points(scenario):
-        for arm in order(arm for at, arm in found if at == point):
-            yield point, arm, found[point, arm]
+    walk = [
+        (point, arm, found[point, arm])
+        for point in points(scenario)
+        for arm in order(arm for at, arm in found if at == point)
+    ]
+    if scenario.kind == "knee":  # every arm has rates of its own
+        arms = order(arm for _, arm in found)
+        walk.sort(key=lambda item: arms.index(item[1]))
+    yield from walk
 
 
 def _percentiles(cell: Cell, *at: float) -> list[str]:

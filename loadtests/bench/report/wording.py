@@ -45,8 +45,9 @@ def label(scenario: Scenario) -> str:
 
 def where(scenario: Scenario, point: str) -> str:
     """Return what a point of a scenario is called."""
-    named = {"closed": "{} users", "scaling": "{} models"}
-    return named.get(scenario.kind, "{}").format(point)
+    nouns = {"closed": " user", "scaling": " model"}
+    noun = nouns.get(scenario.kind, "")
+    return point + noun + ("s" if noun and point != "1" else "")
 
 
 def percent(share: float) -> str:
