@@ -142,13 +142,11 @@ def _scaling(scenario: Scenario, titles: Titles) -> Table:
     rows = []
     for point, arm, cell in _walk(scenario):
         base, further = found.get((at[0], arm)), number(point) - number(at[0])
-        kept = memory = None
         if base and further:
-            kept = cell.over(base, rate)
             few, many = base.rounds(pss), cell.rounds(pss)
-            added = [(many[r] - few[r]) / further for r in many if r in few]
-            memory = Spread.of(added)
-        rows.append((titles[arm], point, wording.times(kept), wording.spread(memory, wording.MIB)))
+            added = Spread.of([(many[r] - few[r]) / further for r in many if r in few])
+            kept, memory = cell.over(base, rate), wording.spread(added, wording.MIB)
+            rows.append((titles[arm], point, wording.times(kept), memory))
     head = ("arm", "models", f"texts/s ÷ with {at[0]}", "PSS MiB a further model")
     return Table(f"Many models: {wording.label(scenario)}", head, rows)
 
