@@ -34,13 +34,14 @@ _OTHER = Look("", "#7F7F7F", "x")
 #: Groups of processes in the order in which they are stacked, known ones first.
 GROUPS = {
     "gateway": "#5AA0D0",
-    "dispatcher": "#88CCEE",
+    "front": "#88CCEE",
     "workers": "#DDCC77",
-    "services": "#CC6677",
+    "tokenisers": "#999933",
     "triton": "#AA4499",
     "instances": "#44AA99",
+    "back": "#CC6677",
 }
-_MORE = ("#999933", "#B0B0B0", "#D98880", "#7FB3A5")
+_MORE = ("#B0B0B0", "#D98880", "#7FB3A5")
 
 
 def order(arms: Iterable[str]) -> list[str]:

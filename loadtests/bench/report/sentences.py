@@ -8,7 +8,16 @@ from loadtests.bench.report import wording
 from loadtests.bench.report.aims import Aim, headline
 from loadtests.bench.report.palette import GATEWAY, order
 from loadtests.bench.report.standings import Standing, standings
-from loadtests.bench.report.statistics import Cell, cells, cpu, limits, p99, rate, ratio
+from loadtests.bench.report.statistics import (
+    Cell,
+    cells,
+    cpu,
+    cpu_by_group,
+    limits,
+    p99,
+    rate,
+    ratio,
+)
 from loadtests.bench.results import Results
 
 #: A share of the CPU time that others must not take, or absolute rates are not worth quoting.
@@ -78,7 +87,7 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
             f"No server could meet it here: bare ONNX Runtime itself does {wording.times(most)}"
             f" the texts/s of {titles[aim.arm]}."
         )
-    groups = gateway.groups(lambda window: _milliseconds(window.cpu_seconds, window.requests))
+    groups = gateway.groups(cpu_by_group)
     total, costs = sum(groups.values()), gateway.over(other, cpu)
     if total and costs:
         parts = sorted(groups.items(), key=lambda item: -item[1])
@@ -87,10 +96,6 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
             f"A request costs the gateway {wording.number(total)} ms of CPU time"
             f" ({wording.joined(shares)}), {wording.times(costs)} that of {titles[aim.arm]}."
         )
-
-
-def _milliseconds(seconds: dict[str, float], requests: int) -> dict[str, float]:
-    return {name: value * 1000 / requests for name, value in seconds.items()} if requests else {}
 
 
 def losses(results: Results, titles: dict[str, str]) -> list[str]:
@@ -116,10 +121,10 @@ def cautions(results: Results, titles: dict[str, str]) -> list[str]:
     for scenario in results.scenarios:
         for (point, arm), cell in cells(scenario).items():
             if cell.errors:
-                share = cell.errors / cell.requests if cell.requests else 1.0
+                sent = cell.errors + cell.requests
                 said.append(
-                    f"{titles[arm]} failed {cell.errors:,} of {cell.requests:,} requests"
-                    f" ({share:.1%}) in “{wording.label(scenario)}”,"
+                    f"{titles[arm]} failed {cell.errors:,} of {sent:,} requests"
+                    f" ({cell.errors / sent:.1%}) in “{wording.label(scenario)}”,"
                     f" {wording.where(scenario, point)}; rates count right answers only."
                 )
     windows = [window for scenario in results.scenarios for window in scenario.windows]

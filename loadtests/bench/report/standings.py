@@ -37,10 +37,11 @@ MEMORY = Quantity("memory (PSS)", pss, False)
 START = Quantity("seconds to the first answer", seconds, False)
 CLOSED = (RATE, P99, CPU, MEMORY)
 #: At a given rate of arrivals everybody handles the same texts/s, or has errors or a queue.
+#: Many models are measured arm after arm, too far apart in time to compare their rates.
 QUANTITIES: dict[Kind, Sequence[Quantity]] = {
     "closed": CLOSED,
     "open": (P99, CPU),
-    "scaling": CLOSED,
+    "scaling": (CPU, MEMORY),
     "neighbour": (RATE, P99),
     "rollout": (RATE, P99),
     "soak": CLOSED,

@@ -62,12 +62,12 @@ class Cell:
 
     @property
     def requests(self) -> int:
-        """Requests of all rounds."""
+        """Return the requests of all rounds that were answered, and rightly."""
         return sum(window.requests for window in self.windows)
 
     @property
     def errors(self) -> int:
-        """Of them, those that got no answer or a wrong one."""
+        """Return the others: refused, failed or cut off."""
         return sum(window.errors for window in self.windows)
 
     def spread(self, read: Read) -> Spread | None:
@@ -172,11 +172,10 @@ def cpu(window: Window) -> float | None:
 
 def cpu_by_group(window: Window) -> dict[str, float]:
     """Return the same by group of processes of the arm."""
-    right = window.requests - window.errors
-    if right <= 0:
+    if not window.requests:
         return {}
     return {
-        name: seconds * 1000 / right
+        name: seconds * 1000 / window.requests
         for name, seconds in window.cpu_seconds.items()
         if name not in NOT_OF_THE_ARM
     }

@@ -112,7 +112,7 @@ def windows(scenario: Scenario, titles: Titles) -> list[Table]:
             wording.spread(cell.spread(cpu)),
             wording.spread(cell.spread(pss), wording.MIB),
             wording.spread(cell.spread(rss), wording.MIB),
-            f"{cell.errors:,} of {cell.requests:,}",
+            f"{cell.errors:,} of {cell.errors + cell.requests:,}",
         )
         for point, arm, cell in _walk(scenario)
     ]

@@ -45,7 +45,7 @@ def label(scenario: Scenario) -> str:
 
 def where(scenario: Scenario, point: str) -> str:
     """Return what a point of a scenario is called."""
-    nouns = {"closed": " user", "scaling": " model"}
+    nouns = {"closed": " user", "scaling": " model", "start": " model"}
     noun = nouns.get(scenario.kind, "")
     return point + noun + ("s" if noun and point != "1" else "")
 
