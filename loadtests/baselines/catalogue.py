@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -41,3 +43,11 @@ def read(path: Path) -> dict[str, Model]:
         )
         for name, model in models.items()
     }
+
+
+def link(source: Path, target: Path) -> None:
+    """Make a hard link, or a copy where `target` is on another disk: models are large."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy(source, target)

@@ -28,7 +28,8 @@ class Size(NamedTuple):
     positions: int = 512
 
 
-SIZES = {"base": Size(12, 768, 12), "tiny": Size(2, 64, 2)}
+#: base: Devlin et al.'s. small: for a hundred of them at once (`loadtests.zoo`). tiny: for tests.
+SIZES = {"base": Size(12, 768, 12), "small": Size(6, 128, 4), "tiny": Size(2, 64, 2)}
 
 
 class Layer(nn.Module):
@@ -80,9 +81,9 @@ class Bert(nn.Module):
         return torch.softmax(self.head(pooled).float(), -1)
 
 
-def seeded(size: Size) -> Bert:
+def seeded(size: Size, seed: int = SEED) -> Bert:
     """Build one with random weights, the same each time."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     model = Bert(size)
     for name, weights in model.named_parameters():
         if name.endswith("bias"):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 PAUSE = 0.5
 #: Seconds that children get to end before they are killed.
 GRACE = 10
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 Main = Callable[[], None]
@@ -56,7 +56,9 @@ class Family:
         try:
             for number in (*ENDING, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            libc = ctypes.CDLL(None)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            libc.prctl(PR_SET_NAME, name.encode())  # for `ps`, which shows 15 characters
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             time.sleep(pause)
             self._mains[name]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from loadtests.baselines.catalogue import DIMENSIONS, MOST_TOKENS, Model
+from loadtests.baselines.catalogue import DIMENSIONS, MOST_TOKENS, Model, link
 
 TOKENIZER = Path(__file__).with_name("tokenizer.py")
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -96,9 +95,9 @@ def write(folder: Path, models: Mapping[str, Model], settings: Settings) -> None
         given["dimensions"] = DIMENSIONS[model.output]
         first = _model(folder / f"{name}_tokenizer", TOKENIZER_CONFIG.substitute(given))
         shutil.copy(TOKENIZER, first / "model.py")
-        _link(Path(model.tokenizer), first / "tokenizer.json")
+        link(Path(model.tokenizer), first / "tokenizer.json")
         second = _model(folder / f"{name}_model", MODEL_CONFIG.substitute(given))
-        _link(Path(model.onnx), second / "model.onnx")
+        link(Path(model.onnx), second / "model.onnx")
         _model(folder / f"{name}_ensemble", ENSEMBLE_CONFIG.substitute(given))
 
 
@@ -108,10 +107,3 @@ def _model(folder: Path, config: str) -> Path:
     version.mkdir(parents=True)
     (folder / "config.pbtxt").write_text(config, encoding="utf-8")
     return version
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk
-        shutil.copy(source, target)
