@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from loadtests.bench import results
+from loadtests.bench import locust, results
 from loadtests.bench.deployment import Deployment
 from loadtests.bench.scenario import Scenario
 from loadtests.bench.windows import Corpus, measure
@@ -64,8 +64,13 @@ class Rounds:
     ) -> results.Window:
         """Measure one window. Raises WrongAnswers."""
         scenario = self._scenario
-        other = scenario.beside if beside else None
-        found, problems = measure(deployment, scenario, self._corpus, number, point, rate, other)
+        if scenario.generator == "locust":
+            found, problems = locust.measure(deployment, scenario, number, point)
+        else:
+            other = scenario.beside if beside else None
+            found, problems = measure(
+                deployment, scenario, self._corpus, number, point, rate, other
+            )
         p99 = f", p99 {found.latency.p99:.0f} ms" if found.latency else ""
         self._say(f"{scenario.name}: {deployment.arm} at {point}: {found.rate:.0f}/s{p99}")
         if problems:
