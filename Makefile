@@ -34,6 +34,15 @@ test: install models wheels  ## run every test: real HTTP, real Triton, real mod
 bench-micro: install models wheels  ## measure the gateway against the machine's limit (BENCH="--rounds 3 …")
 	@.venv/bin/python -m loadtests.micro $(BENCH)
 
+.PHONY: bench
+bench: install models wheels baselines  ## compare with the architectures it replaces, a quarter of an hour (BENCH="--help")
+	@.venv/bin/python -m loadtests.bench $(BENCH)
+	@.venv/bin/python -m loadtests.bench.report .run/bench/results.json --out .run/bench/report
+
+.PHONY: bench-quick
+bench-quick: BENCH := --quick
+bench-quick: bench  ## the same in three minutes: it works, and its figures mean little
+
 .PHONY: check
 check: .venv/installed  ## ruff, mypy (strict), import-linter
 	.venv/bin/ruff check .

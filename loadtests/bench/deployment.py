@@ -64,10 +64,7 @@ def deployed(arm: str, models: Models, folder: Path) -> Iterator[Deployment]:
     Raises ServiceError.
     """
     if arm in GATEWAYS:
-        model, _ = GATEWAYS[arm]
-        embeds = models.answers == "embedding"
-        repository = models.folder / (f"repository_{model}" if embeds else "repository")
-        with gateway(arm, models, repository, folder) as found:
+        with gateway(arm, models, _repository(arm, models), folder) as found:
             yield found
         return
     baseline, port, started = ARMS[arm], free_port(), time.monotonic()
@@ -103,11 +100,15 @@ def described(arm: str, models: Models) -> results.Arm:
         baseline = ARMS[arm]
         settings = (ROOT / baseline.settings).read_text()
         return results.Arm(arm, baseline.title, baseline.description, settings)
-    model, title = GATEWAYS[arm]
-    folder = models.folder / f"repository_{model}" / model
-    files = [(folder / name).read_text() for name in ("releases.toml", "config.pbtxt")]
+    model = next(_repository(arm, models).glob("*/config.pbtxt")).parent
+    settings = "\n".join((model / name).read_text() for name in ("releases.toml", "config.pbtxt"))
     description = "this project: preprocessing in isolated workers, calls packed for Triton"
-    return results.Arm(arm, title, description, "\n".join(files))
+    return results.Arm(arm, GATEWAYS[arm][1], description, settings)
+
+
+def _repository(arm: str, models: Models) -> Path:
+    name = "repository" if models.random_weights else f"repository_{GATEWAYS[arm][0]}"
+    return models.folder / name
 
 
 def _ready(deployment: Deployment) -> bool:
