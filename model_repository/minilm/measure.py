@@ -86,6 +86,12 @@ def agreement(reference: Floats, found: Floats) -> Agreement:
     )
 
 
+def gap(reference: Floats) -> float:
+    """Return by how much the tenth neighbour is nearer than the eleventh: the median of cosines."""
+    nearest = -np.sort(-_similarities(reference, reference), 1)
+    return float(np.median(nearest[:, NEIGHBOURS - 1] - nearest[:, NEIGHBOURS]))
+
+
 def seconds(runs: Mapping[str, Run], shape: Shape) -> dict[str, float]:
     """Return the median CPU time of a batch of this shape by name; the runs take turns.
 

@@ -65,21 +65,25 @@ def observed(encoder: Encoder, tokenizer: Tokenizer) -> dict[str, NDArray[np.flo
     }
 
 
+def calibrated(folder: Path = WEIGHTS) -> tuple[Checkpoint, dict[str, Seen]]:
+    """Return what the graph is built from: a checkpoint, and what calibration saw."""
+    with np.load(RANGES) as found:
+        seen = {name: Seen(*found[name].astype(np.float32)) for name in found.files}
+    return checkpoint(Encoder(folder)), seen
+
+
 def main() -> None:
     """Build the model file, and observe the ranges before if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=WEIGHTS, help="Hugging Face folder")
     parser.add_argument("--calibrate", action="store_true", help="observe the ranges again")
     arguments = parser.parse_args()
-    encoder = Encoder(arguments.checkpoint).eval()
     if arguments.calibrate:
         tokenizer = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
-        np.savez_compressed(RANGES, **observed(encoder, tokenizer))
-    with np.load(RANGES) as found:
-        seen = {name: Seen(*found[name].astype(np.float32)) for name in found.files}
-    model = Builder(checkpoint(encoder), seen).model()
+        np.savez_compressed(RANGES, **observed(Encoder(arguments.checkpoint).eval(), tokenizer))
+    model = Builder(*calibrated(arguments.checkpoint)).model()
     publish(HERE / "2/model.onnx", model.SerializeToString(deterministic=True))
 
 
