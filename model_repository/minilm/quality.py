@@ -1,7 +1,7 @@
 """Measures what release 3 loses and wins against float32 and writes QUALITY.md; `make quality`.
 
 Takes about ten minutes of one core. Quality is measured on texts that calibration did not see;
-speed as CPU time, the ways in turns, so that other load does not count.
+speed as CPU time, the ways in turns, so that other load counts little.
 """
 
 from __future__ import annotations
