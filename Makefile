@@ -27,7 +27,7 @@ install: .venv/installed .venv-models/installed  ## create both environments
 models: $(MINILM)  ## build the model files that are too large to commit
 
 .PHONY: test
-test: install models wheels  ## run every test: real HTTP, real Triton, real models
+test: install models wheels baselines  ## run every test: real HTTP, real Triton, real models
 	.venv/bin/pytest
 
 .PHONY: bench-micro
@@ -42,6 +42,7 @@ bench: install models wheels baselines  ## compare with the architectures it rep
 .PHONY: bench-quick
 bench-quick: BENCH := --quick
 bench-quick: bench  ## the same in three minutes: it works, and its figures mean little
+
 .PHONY: quality
 quality: install models  ## measure minilm's eight-bit release against float32 (ten minutes)
 	@.venv-models/bin/python model_repository/minilm/quality.py
