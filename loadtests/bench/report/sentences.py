@@ -84,8 +84,8 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
     most = None if aim.at_most else ratio(limits(scenario), other.rounds(rate))
     if most and most.median < aim.aim:
         yield (
-            f"No server could meet it here: bare ONNX Runtime itself does {wording.times(most)}"
-            f" the texts/s of {titles[aim.arm]}."
+            "It lies above the limit as measured: bare ONNX Runtime, without a server, does"
+            f" {wording.times(most)} the texts/s of {titles[aim.arm]}."
         )
     groups = gateway.groups(cpu_by_group)
     total, costs = sum(groups.values()), gateway.over(other, cpu)
@@ -124,17 +124,26 @@ def cautions(results: Results, titles: dict[str, str]) -> list[str]:
                 sent = cell.errors + cell.requests
                 said.append(
                     f"{titles[arm]} failed {cell.errors:,} of {sent:,} requests"
-                    f" ({cell.errors / sent:.1%}) in “{wording.label(scenario)}”,"
-                    f" {wording.where(scenario, point)}; rates count right answers only."
+                    f" ({cell.errors / sent:.1%}) in “{wording.at(scenario, point)}”;"
+                    " rates count right answers only."
                 )
     windows = [window for scenario in results.scenarios for window in scenario.windows]
     if windows:
         others = Cell(windows).share("others")
         if others > QUIET:
-            said.append(
-                f"Other programs used {others:.0%} of the CPU time that was used meanwhile:"
-                " ratios of one round still hold, absolute rates hardly do."
-            )
+            said.append(_busy(results, titles, others))
         if len({window.round for window in windows}) == 1:
             said.append("There was one round only: nothing is known of the spread.")
     return said
+
+
+def _busy(results: Results, titles: dict[str, str], others: float) -> str:
+    """Say how much others used, and of whose time: where it differs, so do the rates."""
+    said = f"Other programs used {others:.0%} of the CPU time that was used meanwhile"
+    if chosen := headline(results):
+        scenario, at = chosen
+        found = {arm: cell for (point, arm), cell in cells(scenario).items() if point == at}
+        shares = sorted((cell.share("others"), titles[arm]) for arm, cell in found.items())
+        (least, first), (most, last) = shares[0], shares[-1]
+        said += f", from {least:.0%} beside {first} to {most:.0%} beside {last}"
+    return f"{said}. Rates are of what these left; CPU time a request tells more."

@@ -77,8 +77,7 @@ def standings(results: Results) -> Iterator[Standing]:
                 for arm in order(arm for at, arm in found if at == point):
                     spread = gateway and gateway.over(found[point, arm], quantity.read)
                     if arm != GATEWAY and spread:
-                        parts = (wording.label(scenario), wording.where(scenario, point))
-                        where = ", ".join(filter(None, parts))
+                        where = wording.at(scenario, point)
                         yield Standing(where, quantity.name, quantity.more, arm, spread)
 
 

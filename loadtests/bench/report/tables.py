@@ -77,7 +77,7 @@ def architectures(results: Results, titles: Titles) -> Table:
                 f"{cell.errors:,}",
             )
         )
-    return Table(f"{wording.label(scenario)}, {at} users", head, rows)
+    return Table(wording.at(scenario, at), head, rows)
 
 
 def aims(found: Sequence[Aim], titles: Titles) -> Table:

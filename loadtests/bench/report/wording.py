@@ -50,6 +50,12 @@ def where(scenario: Scenario, point: str) -> str:
     return point + noun + ("s" if noun and point != "1" else "")
 
 
+def at(scenario: Scenario, point: str) -> str:
+    """Return a scenario's label with the point, where its title does not name it already."""
+    named = where(scenario, point)
+    return ", ".join([label(scenario), *([named] if named not in scenario.title else [])])
+
+
 def percent(share: float) -> str:
     """Return a share in percent; what rounds to nothing keeps a digit."""
     return f"{share:.0%}" if not 0 < share < _PERCENT else f"{share:.1%}"
