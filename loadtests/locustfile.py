@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from argparse import Namespace
 from pathlib import Path
@@ -20,6 +21,7 @@ from loadtests.questions import Model, Protocol, ask, models, wrong
 GATEWAY = "gateway"
 #: More models than these share a line of Locust's table.
 MOST_LINES = 10
+logger = logging.getLogger(__name__)
 
 
 class Workload(NamedTuple):
@@ -93,9 +95,15 @@ def options(parser: LocustArgumentParser) -> None:
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
-    """Read the options: a worker has its master's by now."""
+    """Read the options: a worker has its master's by now. What makes no sense ends the run."""
     assert environment.parsed_options  # noqa: S101 - Locust has parsed them
-    Client.workload = Workload.of(environment.parsed_options)
+    assert environment.runner  # noqa: S101 - and made it
+    try:
+        Client.workload = Workload.of(environment.parsed_options)
+    except (ValueError, OSError) as error:
+        logger.error("%s", error)  # noqa: TRY400 - it is not our bug
+        environment.process_exit_code = 2
+        environment.runner.quit()
 
 
 class Client(FastHttpUser):

@@ -112,9 +112,11 @@ def test_a_server_that_is_not_there_fails() -> None:
     assert "no answer: ConnectionRefusedError" in words
 
 
-def test_a_model_that_is_not_there_is_told() -> None:
-    with pytest.raises(ValueError, match="no model 'mini'; there are minilm, "):
-        questions.models(["mini"], None)
+def test_a_model_that_is_not_there_ends_the_run() -> None:
+    code, lines, words = locust("http://127.0.0.1:9", "--models", "mini", "--run-time", "9s")
+    assert code == 2
+    assert not lines
+    assert "no model 'mini'; there are minilm, " in words
 
 
 STAMPS = {"model": "tumor", "release": "1", "model_version": 1, "preprocessor": "p==1"}

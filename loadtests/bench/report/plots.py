@@ -139,7 +139,7 @@ def stacks(
             ax.set_xlim(0, most * 1.2 or 1)
             _rows(ax, heading, list(found))
         axes[-1].set_xlabel(unit)
-        _legend(figure, axes)
+        _legend(figure, axes, list(colours))
         return _plot(name, title, figure)
 
 
@@ -184,7 +184,7 @@ def lines(
         ax.set_xlabel(units[0])
         ax.set_ylabel(units[1])
         ax.grid()
-        _legend(figure, [ax])
+        _legend(figure, [ax], [*(line.label for line in found), *([mark.label] if mark else [])])
         return _plot(name, title, figure)
 
 
@@ -217,14 +217,19 @@ def _rows(ax: Axes, heading: str, labels: Sequence[str]) -> None:
     ax.set_title(heading, loc="right")
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+def _legend(figure: Figure, axes: Sequence[Axes], labels: Sequence[str]) -> None:
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
-    shown = [textwrap.fill(text, LABEL + 4) for text in entries]
+    shown = [textwrap.fill(text, LABEL + 4) for text in labels]
     figure.legend(
-        list(entries.values()), shown, loc="outside lower left", ncols=2, frameon=False, fontsize=9
+        [entries[text] for text in labels],
+        shown,
+        loc="outside lower left",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
     )
 
 
