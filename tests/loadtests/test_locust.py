@@ -29,7 +29,8 @@ MODELS = {model.name: model for model in questions.models([], None)}
 def locust(host: str, *more: str) -> tuple[int, dict[str, Any], str]:
     """Run Locust without its web page; returns exit status, lines by name, and its words."""
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless"]
-    command += ["--host", host, "--users", "8", "--spawn-rate", "8", "--json", *more]
+    command += ["--host", host, "--users", "8", "--spawn-rate", "8", "--stop-timeout", "30"]
+    command += ["--json", *more]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
     )
@@ -53,7 +54,7 @@ def test_every_model_answers_rightly_under_load_of_two_processes(stack: Stack) -
 
 
 def test_a_release_can_be_pinned_and_models_weighted(stack: Stack) -> None:
-    chosen = ["--models", "langid:3,tumor", "--release", "1", "--run-time", "3s"]
+    chosen = ["--models", "langid:3,tumor", "--release", "1", "--run-time", "6s"]
     status, lines, words = locust(stack.url, *chosen)
     assert status == 0, words
     assert set(lines) == {"langid, single", "tumor, single"}
@@ -95,7 +96,7 @@ def server(status: int, body: bytes) -> Iterator[str]:
 )
 def test_a_server_that_answers_wrongly_fails(status: int, body: bytes, told: str) -> None:
     with server(status, body) as url:
-        code, lines, words = locust(url, "--models", "minilm", "--run-time", "2s")
+        code, lines, words = locust(url, "--models", "minilm", "--run-time", "8s")
     assert code == 1
     (line,) = lines.values()
     assert line["num_failures"] == line["num_requests"] > 0
@@ -105,7 +106,7 @@ def test_a_server_that_answers_wrongly_fails(status: int, body: bytes, told: str
 def test_a_server_that_is_not_there_fails() -> None:
     with server(200, b"{}") as url:
         pass
-    code, lines, words = locust(url, "--models", "tumor", "--run-time", "2s")
+    code, lines, words = locust(url, "--models", "tumor", "--run-time", "8s")
     assert code == 1
     (line,) = lines.values()
     assert line["num_failures"] == line["num_requests"] > 0
