@@ -17,6 +17,7 @@ from loadtests.baselines.dispatched.service import Runner
 def runner(model: Model, intra_op: int) -> Runner:
     """Load a TorchScript module, which all threads of the process share."""
     torch.set_num_threads(intra_op)
+    # The fuser compiles for every new shape, in the middle of the traffic.
     torch._C._jit_set_texpr_fuser_enabled(False)  # noqa: SLF001 - it has no other name
     module = torch.jit.load(model.torchscript, map_location="cpu").eval()
 
