@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
+
 from loadtests.bench import models, results, rollout
 from loadtests.bench.agreement import agree
 from loadtests.bench.deployment import GATEWAYS, Deployment, deployed, described
@@ -32,7 +34,7 @@ class Bench:
         self._built = built
         self._say = say
         self._numbers = itertools.count()
-        self._starts: list[results.Window] = []
+        self._starts: dict[bool, list[results.Window]] = {False: [], True: []}
         self.agreements: list[results.Agreement] = []
         self.scenarios: list[results.Scenario] = []
         self.arms: dict[str, results.Arm] = {}
@@ -48,9 +50,13 @@ class Bench:
             else:
                 for scenario in chosen:
                     self._scaling(scenario)
-        if self._starts:
-            declared = Scenario(title=START, kind="start", arms=[], sets=[], name="start")
-            self._write(declared, Measured(self._starts), random_weights=False)
+        for random_weights, windows in self._starts.items():
+            if windows:
+                what = "generated models" if random_weights else "MiniLM"
+                name = "start-generated" if random_weights else "start"
+                declared = Scenario(title=f"{START}, {what}", kind="start", arms=[], sets=[])
+                named = msgspec.structs.replace(declared, name=name)
+                self._write(named, Measured(windows), random_weights=random_weights)
 
     def _minilm(self, scenarios: Sequence[Scenario]) -> None:
         """Start every arm that is needed, one after the other; then all scenarios in turns."""
@@ -99,11 +105,10 @@ class Bench:
         agree(deployment, most=1)
         seconds = time.monotonic() - deployment.started
         point = str(len(served.names))
-        earlier = sum((each.arm, each.point) == (arm, point) for each in self._starts)
+        starts = self._starts[served.random_weights]
+        earlier = sum((each.arm, each.point) == (arm, point) for each in starts)
         rss, pss = deployment.memory()
-        self._starts.append(
-            results.Window(arm, earlier, point, seconds, rss_bytes=rss, pss_bytes=pss)
-        )
+        starts.append(results.Window(arm, earlier, point, seconds, rss_bytes=rss, pss_bytes=pss))
         self.agreements.append(agree(deployment))
         if arm not in self.arms or (arm in GATEWAYS and not served.random_weights):
             self.arms[arm] = described(arm, served)
@@ -118,7 +123,7 @@ class Bench:
                 name=scenario.name,
                 title=scenario.title,
                 kind=scenario.kind,
-                models=str(scenario.models),
+                models=MINILM if not random_weights else "generated",
                 random_weights=random_weights,
                 rows=scenario.rows,
                 generator=scenario.generator,

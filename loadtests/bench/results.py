@@ -67,7 +67,7 @@ class Limit(msgspec.Struct, frozen=True):
 class Scenario(msgspec.Struct, frozen=True):
     """One scenario of the run: as declared, and every window of it in the order of time.
 
-    `models` is `minilm` (real weights) or a number of generated models of random weights.
+    `models` is `minilm` (real weights) or `generated` (random weights; points say how many).
     `rows` is instances a request; `generator` is what sent the load: `light` or `locust`.
     `notes` are facts of this run that a reader needs, for instance why an arm was left out.
     """
@@ -86,7 +86,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """One architecture: `name` as in windows, its title, what it is, and its settings file."""
+    """One architecture: `name` as in windows, its title, what it is, its settings' text."""
 
     name: str
     title: str

@@ -12,7 +12,8 @@ import psutil
 from loadtests.bench import results, scenario
 from tests.support.stack import ROOT
 
-SINGLES, BATCHES, SCALING, START = "10-singles", "20-batches", "60-scaling", "start"
+SINGLES, BATCHES, SCALING = "10-singles", "20-batches", "60-scaling"
+STARTS = {"start", "start-generated"}
 
 
 def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
     assert process.returncode == 0, printed
     found = results.read(tmp_path / "results.json")
     measured = {each.name: each for each in found.scenarios}
-    assert set(measured) == {SINGLES, BATCHES, SCALING, START}
+    assert set(measured) == {SINGLES, BATCHES, SCALING, *STARTS}
     for each in scenario.those_of("quick"):
         assert {window.arm for window in measured[each.name].windows} == set(each.arms)
     windows = [window for name in (SINGLES, BATCHES, SCALING) for window in measured[name].windows]
