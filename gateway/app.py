@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
@@ -16,6 +15,7 @@ from gateway.http.base import UnknownRoute, record
 from gateway.http.health import Live, Metrics, Ready
 from gateway.http.models import Model, Models, ModelShadow
 from gateway.http.predict import BATCH, SINGLE, Predict
+from gateway.http.server import Server
 from gateway.preprocessing.workers import Workers
 from gateway.releases import lock, manifest
 from gateway.serving.fleet import Fleet
@@ -32,8 +32,6 @@ log = structlog.get_logger(__name__)
 
 #: A body this many times over the limit is still read away to tell its sender kindly.
 READ_AWAY = 16
-#: Seconds that an idle connection is kept.
-IDLE_SECONDS = 300
 
 
 def application(pipeline: Pipeline, shadows: Shadows, settings: Settings) -> Application:
@@ -86,7 +84,7 @@ class Gateway:
         self._say = say
         self._triton: EmbeddedTriton | None = None
         self._cluster: Cluster | None = None
-        self._server: HTTPServer | None = None
+        self._server: Server | None = None
         self._fleet: Fleet | None = None
         self._workers = Workers(settings)
         self.pipeline = Pipeline(self._notices)
@@ -174,17 +172,16 @@ class Gateway:
         if self._triton:
             metrics.TRITON_RESTARTS.set(self._triton.status.restarts)
 
-    def _listen(self) -> HTTPServer:
+    def _listen(self) -> Server:
         settings = self._settings
         try:
             sockets = bind_sockets(settings.port, settings.host, reuse_port=settings.shares_port)
         except OSError as error:
             place = f"host {settings.host}, port {settings.port}"
             raise OSError(f"{place}: {error.strerror or error}") from None
-        server = HTTPServer(
+        server = Server(
             application(self.pipeline, self._shadows, settings),
             max_body_size=READ_AWAY * settings.max_body_bytes,
-            idle_connection_timeout=IDLE_SECONDS,
         )
         server.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]

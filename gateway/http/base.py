@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import structlog
-from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from gateway import errors
@@ -18,8 +16,6 @@ from gateway.telemetry import metrics
 
 log = structlog.get_logger("gateway.request")
 
-#: Seconds in which a request's body must have arrived.
-BODY_SECONDS = 60.0
 PROBLEM_JSON = "application/problem+json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -36,7 +32,6 @@ class Handler(RequestHandler):
     endpoint = "other"
     model = ""
     request_id = ""
-    _body_timer: asyncio.TimerHandle | None = None
 
     def set_default_headers(self) -> None:
         """Take over the client's request id, or make one."""
@@ -47,24 +42,6 @@ class Handler(RequestHandler):
             self.request_id = given if _REQUEST_ID.fullmatch(given) else made
         self.set_header("X-Request-Id", self.request_id)
         self.clear_header("Server")
-
-    def prepare(self) -> None:
-        """Give the body a time to arrive in; a sender who is slower loses the connection.
-
-        Tornado's own timeout would cost each request a chain of futures.
-        """
-        connection = cast("HTTP1Connection", self.request.connection)
-        loop = asyncio.get_running_loop()
-        self._body_timer = loop.call_later(BODY_SECONDS, connection.stream.close)
-
-    def arrived(self) -> None:
-        """Note that the body is there."""
-        if self._body_timer:
-            self._body_timer.cancel()
-
-    def on_finish(self) -> None:
-        """Note that nothing more is waited for."""
-        self.arrived()
 
     def data_received(self, chunk: bytes) -> None:
         """Read a body away that nobody asked for."""
@@ -124,7 +101,6 @@ class Bodied(Handler):
 
     def prepare(self) -> None:
         """Begin with an empty body."""
-        super().prepare()
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -138,7 +114,6 @@ class Bodied(Handler):
 
     def body(self) -> bytes:
         """Return the whole body. Raises BodyTooLarge."""
-        self.arrived()
         if self._size > self.limit:
             raise errors.BodyTooLarge(
                 f"The body has {self._size} bytes; at most {self.limit} are read."

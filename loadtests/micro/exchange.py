@@ -17,6 +17,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from gateway.http.base import Bodied, record
+from gateway.http.server import Server
 from gateway.settings import Settings
 from gateway.telemetry import logs
 
@@ -58,8 +59,8 @@ async def exchanges(folder: Path) -> AsyncIterator[tuple[Exchange, Exchange]]:
     bare = Application([(r"/.*", Bare)], log_function=lambda _: None)
     own = Application([(r"/.*", Own)], log_function=record)
     servers, found, writers = [], [], []
-    for application in (bare, own):
-        server, (bound, *_) = HTTPServer(application), bind_sockets(0, "127.0.0.1")
+    for server in (HTTPServer(bare), Server(own)):
+        (bound, *_) = bind_sockets(0, "127.0.0.1")
         server.add_sockets([bound])
         reader, writer = await asyncio.open_connection(*bound.getsockname())
         servers.append(server)

@@ -1,0 +1,111 @@
+"""The HTTP server: Tornado's, with one timer for all of its connections.
+
+Tornado's own timeouts cost each request a timer and a chain of futures. Here a request only notes
+by when what it waits for must be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, cast
+
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream
+from tornado.web import Application
+
+#: Seconds that an idle connection is kept, in which the next request's head must have arrived.
+IDLE_SECONDS = 300.0
+#: Seconds in which a request's body must have arrived; who is slower loses the connection.
+BODY_SECONDS = 60.0
+#: Seconds between two looks at what is overdue.
+LOOK_SECONDS = 1.0
+
+
+class Patience:
+    """By when each connection must have sent what it owes; those that have not are closed."""
+
+    def __init__(self) -> None:
+        self._due: dict[IOStream, float] = {}
+        self._loop = asyncio.get_running_loop()
+        self._looking = False
+
+    def give(self, stream: IOStream, seconds: float) -> None:
+        """Wait that long for a connection, from now on."""
+        self._due[stream] = self._loop.time() + seconds
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def end(self, stream: IOStream) -> None:
+        """Wait no longer: it has sent all, or is gone."""
+        self._due.pop(stream, None)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for stream in [stream for stream, due in self._due.items() if due <= now]:
+            self.end(stream)
+            stream.close()
+        self._looking = bool(self._due)
+        if self._looking:
+            self._loop.call_later(LOOK_SECONDS, self._look)
+
+
+class Server(HTTPServer):
+    """Serves an application; closes connections that keep it waiting for too long."""
+
+    def initialize(self, application: Application, **options: Any) -> None:  # type: ignore[override]
+        """Set up (Tornado's hook instead of `__init__`); `options` are those of its server."""
+        super().initialize(application, **options)
+        self.conn_params.header_timeout = None
+        self._patience = Patience()
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Begin to wait for a request (Tornado's hook)."""
+        stream = cast("HTTP1Connection", request_conn).stream
+        return _Awaited(super().start_request(server_conn, request_conn), stream, self._patience)
+
+    def on_close(self, server_conn: object) -> None:
+        """Forget a connection (Tornado's hook)."""
+        super().on_close(server_conn)
+        self._patience.end(cast("HTTP1ServerConnection", server_conn).stream)
+
+
+class _Awaited(HTTPMessageDelegate):
+    """A request on its way in: gives its head, then its body, time to arrive."""
+
+    def __init__(self, delegate: HTTPMessageDelegate, stream: IOStream, patience: Patience) -> None:
+        self._delegate = delegate
+        self._stream = stream
+        self._patience = patience
+        patience.give(stream, IDLE_SECONDS)
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        """Pass on that the head is there."""
+        self._patience.give(self._stream, BODY_SECONDS)
+        return self._delegate.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Pass on the next part of the body."""
+        return self._delegate.data_received(chunk)
+
+    def finish(self) -> None:
+        """Pass on that the body is there."""
+        self._patience.end(self._stream)
+        self._delegate.finish()
+
+    def on_connection_close(self) -> None:
+        """Pass on that the connection was lost."""
+        self._delegate.on_connection_close()

@@ -1,0 +1,78 @@
+"""Who keeps the gateway waiting for a head or a body loses the connection; others do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from gateway.http import base, server
+
+SECONDS = 0.3
+HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+class Echo(base.Bodied):
+    limit = 100
+
+    async def post(self) -> None:
+        body = self.body()
+        await asyncio.sleep(2 * SECONDS)  # an answer may take longer than the body may
+        self.finish(body)
+
+
+@pytest.fixture
+async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
+    monkeypatch.setattr(server, "BODY_SECONDS", SECONDS)
+    monkeypatch.setattr(server, "LOOK_SECONDS", SECONDS / 10)
+    serving = server.Server(Application([("/echo", Echo)], log_function=base.record))
+    sockets = bind_sockets(0, "127.0.0.1")
+    serving.add_sockets(sockets)
+    try:
+        async with asyncio.timeout(30):
+            yield lambda: asyncio.open_connection(*sockets[0].getsockname())
+    finally:
+        serving.stop()
+        await serving.close_all_connections()
+
+
+async def echoes(reader: asyncio.StreamReader) -> bool:
+    head = await reader.readuntil(b"\r\n\r\n")
+    return head.startswith(b"HTTP/1.1 200") and await reader.readexactly(4) == b"abcd"
+
+
+async def test_a_slow_body_loses_its_connection(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(HEAD + b"ab")
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_body_in_time_is_answered_and_the_connection_kept(connect: Connect) -> None:
+    reader, writer = await connect()
+    for _ in range(2):
+        writer.write(HEAD + b"ab")
+        await asyncio.sleep(SECONDS / 3)
+        writer.write(b"cd")
+        assert await echoes(reader)
+    await asyncio.sleep(2 * SECONDS)  # longer than a body may take: nothing is owed
+    writer.write(HEAD + b"abcd")
+    assert await echoes(reader)
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD[:20], HEAD + b"abcd"])
+async def test_an_idle_connection_is_closed(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", SECONDS)
+    reader, writer = await connect()
+    writer.write(sent)
+    if sent.endswith(b"abcd"):
+        assert await echoes(reader)
+    assert await reader.read() == b""
+    writer.close()
