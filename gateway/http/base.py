@@ -12,7 +12,7 @@ import structlog
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from gateway import errors
-from gateway.telemetry import metrics
+from gateway.telemetry import logs, metrics
 
 log = structlog.get_logger("gateway.request")
 
@@ -82,15 +82,16 @@ def record(handler: RequestHandler) -> None:
     seconds, status = handler.request.request_time(), handler.get_status()
     metrics.REQUESTS.labels(handler.model, handler.endpoint, str(status)).inc()
     metrics.REQUEST_SECONDS.labels(handler.model, handler.endpoint).observe(seconds)
-    write = log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
-    write(
-        "request",
-        request_id=handler.request_id,
-        method=handler.request.method,
-        path=handler.request.path,
-        status=status,
-        ms=round(seconds * 1000, 3),
-        remote=handler.request.remote_ip,
+    request = handler.request
+    logs.requests.write(
+        logs.Answered(
+            handler.request_id,
+            request.method,
+            request.path,
+            status,
+            round(seconds * 1000, 3),
+            request.remote_ip,
+        )
     )
 
 

@@ -6,7 +6,10 @@ import json
 import logging
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 from tests.support.stack import ROOT
 
@@ -43,3 +46,36 @@ def test_lines_are_json_without_request_content(tmp_path: Path) -> None:
         7,
     )
     assert library["level"] == logging.getLevelName(logging.WARNING).lower()
+
+
+REQUESTS = """
+import sys
+from pathlib import Path
+from gateway.settings import Settings
+from gateway.telemetry import logs
+
+logs.configure(Settings(log_file=Path(sys.argv[1]), log_level=sys.argv[2]))
+for status in (200, 503):
+    logs.requests.write(logs.Answered("r1", "POST", "/m_single_predict", status, 1.5, "::1"))
+"""
+
+
+@pytest.mark.parametrize(("level", "statuses"), [("info", [200, 503]), ("error", [503])])
+def test_requests_have_a_line_each(tmp_path: Path, level: str, statuses: list[int]) -> None:
+    log = tmp_path / "log.json"
+    subprocess.run([sys.executable, "-c", REQUESTS, str(log), level], cwd=ROOT, check=True)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["status"] for line in lines] == statuses
+    for line in lines:
+        written = datetime.fromisoformat(line.pop("timestamp"))
+        assert timedelta() <= datetime.now(UTC) - written < timedelta(minutes=1)
+        assert line == {
+            "request_id": "r1",
+            "method": "POST",
+            "path": "/m_single_predict",
+            "status": line["status"],
+            "ms": 1.5,
+            "remote": "::1",
+            "event": "request",
+            "level": "info" if line["status"] == 200 else "error",
+        }
