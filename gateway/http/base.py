@@ -80,8 +80,9 @@ def record(handler: RequestHandler) -> None:
     """Count and log one finished request (Tornado's `log_function`)."""
     assert isinstance(handler, Handler)  # noqa: S101 - the application routes to nothing else
     seconds, status = handler.request.request_time(), handler.get_status()
-    metrics.REQUESTS.labels(handler.model, handler.endpoint, str(status)).inc()
-    metrics.REQUEST_SECONDS.labels(handler.model, handler.endpoint).observe(seconds)
+    count, duration = metrics.answered(handler.model, handler.endpoint, status)
+    count.inc()
+    duration.observe(seconds)
     request = handler.request
     logs.requests.write(
         logs.Answered(
