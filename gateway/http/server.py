@@ -19,8 +19,11 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.web import Application
+
+from gateway.http.loop import Loop
 
 #: Seconds that an idle connection is kept, in which the next request's head must have arrived.
 IDLE_SECONDS = 300.0
@@ -64,6 +67,8 @@ class Server(HTTPServer):
 
     def initialize(self, application: Application, **options: Any) -> None:  # type: ignore[override]
         """Set up (Tornado's hook instead of `__init__`); `options` are those of its server."""
+        if IOLoop.current(instance=False) is None:
+            Loop()
         super().initialize(application, **options)
         self.conn_params.header_timeout = None
         self._patience = Patience()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import ClassVar
 
 import pytest
 from tornado.netutil import bind_sockets
@@ -18,6 +19,10 @@ Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 class Echo(base.Bodied):
     limit = 100
+    lost: ClassVar[asyncio.Event]
+
+    def on_connection_close(self) -> None:
+        self.lost.set()
 
     async def post(self) -> None:
         body = self.body()
@@ -29,6 +34,7 @@ class Echo(base.Bodied):
 async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     monkeypatch.setattr(server, "BODY_SECONDS", SECONDS)
     monkeypatch.setattr(server, "LOOK_SECONDS", SECONDS / 10)
+    Echo.lost = asyncio.Event()
     serving = server.Server(Application([("/echo", Echo)], log_function=base.record))
     sockets = bind_sockets(0, "127.0.0.1")
     serving.add_sockets(sockets)
@@ -76,3 +82,28 @@ async def test_an_idle_connection_is_closed(
         assert await echoes(reader)
     assert await reader.read() == b""
     writer.close()
+
+
+async def test_requests_that_come_too_early_are_answered_in_turn(connect: Connect) -> None:
+    reader, writer = await connect()
+    writer.write(2 * (HEAD + b"abcd"))
+    for _ in range(3):
+        await asyncio.sleep(SECONDS / 3)  # the first one is being answered
+        writer.write(HEAD + b"abcd")
+    for _ in range(5):
+        assert await echoes(reader)
+    writer.close()
+
+
+@pytest.mark.parametrize("early", [0, 1])
+async def test_a_client_that_goes_is_noticed(connect: Connect, early: int) -> None:
+    reader, writer = await connect()
+    for _ in range(2):
+        writer.write((1 + early) * (HEAD + b"abcd"))
+        for _ in range(1 + early):
+            assert await echoes(reader)
+    assert not Echo.lost.is_set()
+    writer.write(HEAD + b"abcd")
+    await asyncio.sleep(SECONDS / 3)
+    writer.close()
+    await Echo.lost.wait()
