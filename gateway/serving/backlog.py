@@ -7,7 +7,7 @@ however long a call takes, and nothing starves: later requests have later turns.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -44,6 +44,11 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def due(self) -> int:
+        """How many rows' turn has come: who arrives now has no turn before these."""
+        return bisect_right(self._rows, self._calls, key=_TURN)
 
     def add(
         self, job: Job, prepared: Sequence[Prepared], lengths: Sequence[int], now: float

@@ -141,7 +141,7 @@ class Lane:
                 break
             self._calling += 1
             self._spawn(self._call(rows), [row.job for row in rows])
-        if self._calling == most_calls and len(self._backlog) >= bounds.rows > len(self._jobs):
+        if self._calling == most_calls and self._backlog.due >= bounds.rows > len(self._jobs):
             return  # the next call is there already: until it goes, more requests may come
         while self._preparing < PREPARE_CALLS and (parts := self._next_parts()):
             self._preparing += 1

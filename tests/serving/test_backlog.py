@@ -42,6 +42,17 @@ async def test_a_single_does_not_wait_for_a_batch() -> None:
     assert len(backlog) > 100
 
 
+async def test_who_comes_now_is_not_behind_a_batch_that_is_ready() -> None:
+    backlog = Backlog()
+    add(backlog, 300)
+    for _ in range(5):
+        assert 0 < backlog.due <= BOUNDS.rows
+        take(backlog)
+    for _ in range(20):
+        add(backlog, 1)
+    assert backlog.due >= 20
+
+
 async def test_a_small_batch_overtakes_a_large_one() -> None:
     backlog = Backlog()
     large = add(backlog, 300)
