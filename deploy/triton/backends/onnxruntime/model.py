@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "common"))
 
 import triton_python_backend_utils as pb_utils
 from gateway_backend.config import ConfigError, ModelConfig, Tensor, model_file
-from gateway_backend.execution import BatchedModel
+from gateway_backend.execution import BatchedModel, give_way
 from numpy.typing import NDArray
 
 FILENAME = "model.onnx"
@@ -73,6 +73,7 @@ class TritonPythonModel(BatchedModel):
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the session and check the configuration against the graph."""
         self.config = ModelConfig.from_args(args, FILENAME)
+        give_way(self.config)
         self._session, self._run_options = _open_session(self.config)
         inputs = {node.name: _graph_tensor(node) for node in self._session.get_inputs()}
         outputs = {node.name: _graph_tensor(node) for node in self._session.get_outputs()}

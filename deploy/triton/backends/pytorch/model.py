@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "common"))
 
 from gateway_backend.config import ConfigError, ModelConfig, Tensor
 from gateway_backend.cuda_graphs import CudaGraphs, graph_shapes
-from gateway_backend.execution import BatchedModel, OutputError
+from gateway_backend.execution import BatchedModel, give_way, OutputError
 from numpy.typing import NDArray
 
 FILENAME = "model.pt"
@@ -42,6 +42,7 @@ class TritonPythonModel(BatchedModel):
         settings = _settings(config)  # all checks that do without torch come before its slow import
         for role, tensors in (("input", config.inputs), ("output", config.outputs)):
             _refuse_dtypes(config, role, tensors)
+        give_way(config)
         import torch  # noqa: PLC0415 - not at the top: the auto-complete process needs none of it
 
         torch.set_num_threads(config.threads("INTRA_OP_THREAD_COUNT"))

@@ -9,6 +9,7 @@ wrong dtype or shape would pass silently. So they are checked here, against the 
 """
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,20 @@ _USED = b"used_dltensor"  # module level: a capsule keeps the pointer, not the t
 
 class OutputError(ValueError):
     """The model's answer does not fit its configuration."""
+
+
+#: How far instances on the CPU stand back behind the processes that feed them.
+NICE = 5
+
+
+def give_way(config: ModelConfig) -> None:
+    """Let the servers run first where cores are short: they need little, and instances wait for it.
+
+    Near saturation this halved p99 (docs/performance.md). An instance on a GPU needs its moments
+    of CPU as soon as the servers do. Threads inherit it: to be called before there are any.
+    """
+    if config.kind != "GPU":
+        os.nice(NICE)
 
 
 class BatchedModel:
