@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "common"))
 
 from gateway_backend.config import ConfigError, ModelConfig, Tensor
 from gateway_backend.cuda_graphs import CudaGraphs, graph_shapes
-from gateway_backend.execution import BatchedModel, give_way, OutputError
+from gateway_backend.execution import BatchedModel, OutputError, give_way
 from numpy.typing import NDArray
 
 FILENAME = "model.pt"
