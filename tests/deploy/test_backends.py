@@ -594,6 +594,10 @@ async def test_thread_defaults_and_parameters(models: Any) -> None:
     assert threads("torch_tuned") - threads("torch_lookup") >= 2 - 1
 
 
+async def test_instances_stand_back_behind_the_servers_that_feed_them(models: Any) -> None:
+    assert [stub(models, model).nice() for model in ("onnx_pair", "torch_lookup")] == [5, 5]
+
+
 async def test_a_model_can_be_loaded_again_and_unloaded(models: Any) -> None:
     process = stub(models, "onnx_renamed")
     await models.client.load_model("onnx_renamed")
