@@ -33,7 +33,7 @@ BUILT = Path(".run/bench-models")
 def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, listed: bool) -> None:
     """Measure the gateway and the architectures it replaces, in turns, on this machine.
 
-    Runs the scenarios named, or those of the full set (about a quarter of an hour). Writes
+    Runs the scenarios named, or those of the full set (some twenty minutes). Writes
     results.json; `python -m loadtests.bench.report` makes the report of it.
     """
     if listed:
@@ -55,23 +55,27 @@ def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, liste
     shutil.rmtree(out / "work", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     began, started = datetime.now(UTC), time.monotonic()
-    bench = Bench(out, BUILT, lambda text: click.echo(text, err=True))
+    options = [*names, *(["--quick"] if quick else []), *([f"--arms {arms}"] if arms else [])]
+    versions = machine.versions()
+
+    def write(bench: Bench) -> None:
+        """Write what is there by now: a run that is ended early is not lost."""
+        found = results.Results(
+            command=" ".join(["python -m loadtests.bench", *options]),
+            started=began.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started),
+            machine=machine.hardware(),
+            versions=versions | bench.versions,
+            arms=list(bench.arms.values()),
+            agreements=bench.agreements,
+            scenarios=bench.scenarios,
+        )
+        results.write(found, out / "results.json")
+
     try:
-        bench.run(scenarios)
+        Bench(out, BUILT, lambda text: click.echo(text, err=True), write).run(scenarios)
     except (ServiceError, Disagreement, WrongAnswers, RolloutError, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from None
-    options = [*names, *(["--quick"] if quick else []), *([f"--arms {arms}"] if arms else [])]
-    found = results.Results(
-        command=" ".join(["python -m loadtests.bench", *options]),
-        started=began.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - started),
-        machine=machine.hardware(),
-        versions=machine.versions() | bench.versions,
-        arms=list(bench.arms.values()),
-        agreements=bench.agreements,
-        scenarios=bench.scenarios,
-    )
-    results.write(found, out / "results.json")
     click.echo(f"written to {out / 'results.json'}", err=True)
 
 

@@ -27,12 +27,22 @@ START = "From nothing to the first right answer"
 
 
 class Bench:
-    """One run; `folder` holds what it writes, `built` the models, which outlast it."""
+    """One run; `folder` holds what it writes, `built` the models, which outlast it.
 
-    def __init__(self, folder: Path, built: Path, say: Callable[[str], None]) -> None:
+    `measured` is called after each scenario.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        built: Path,
+        say: Callable[[str], None],
+        measured: Callable[[Bench], None],
+    ) -> None:
         self._folder = folder
         self._built = built
         self._say = say
+        self._measured = measured
         self._numbers = itertools.count()
         self._starts: dict[bool, list[results.Window]] = {False: [], True: []}
         self.agreements: list[results.Agreement] = []
@@ -133,3 +143,4 @@ class Bench:
                 notes=found.notes,
             )
         )
+        self._measured(self)
