@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
-
 from loadtests.bench import results, scenario
+from tests.support import program
 from tests.support.stack import ROOT
 
 SINGLES, BATCHES, SCALING = "10-singles", "20-batches", "60-scaling"
@@ -17,16 +16,7 @@ STARTS = {"start", "start-generated"}
 
 
 def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadtests.bench", "--quick", "--out", str(tmp_path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=580)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # not killed: it ends what it has started
-            printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    program.run("loadtests.bench", "--quick", "--out", str(tmp_path))
     found = results.read(tmp_path / "results.json")
     measured = {each.name: each for each in found.scenarios}
     assert set(measured) == {SINGLES, BATCHES, SCALING, *STARTS}
@@ -51,12 +41,7 @@ def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
     text = (tmp_path / "results.json").read_text()
     for secret in (str(ROOT), str(tmp_path), socket.gethostname()):
         assert secret not in text
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in _line(p)]
-    assert not left
-
-
-def _line(process: psutil.Process) -> str:
-    return " ".join(process.info["cmdline"] or ())
+    assert not program.left_in(tmp_path)
 
 
 def test_an_unknown_scenario_is_named() -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 
 from loadtests.bert.report import markdown, summary
@@ -18,6 +15,7 @@ from loadtests.load.answers import SAMPLE, judge
 from loadtests.load.connection import Answer
 from loadtests.load.plan import Stamps, Stream, Target
 from loadtests.load.requests import Request
+from tests.support import program
 from tests.support.stack import ROOT
 
 STAMPS = Stamps("bert", "1", 1, "bert-bench-preprocessor==1.0.0")
@@ -28,16 +26,7 @@ def test_a_smoke_run_on_the_cpu(tmp_path: Path) -> None:
     options = ["--device", "cpu", "--smoke", "--gateways", "2", "--generators", "2"]
     options += ["--instances", "2", "--users", "16", "--batch", "8", "--clients", "4"]
     paths = ["--folder", str(folder), "--out", str(out)]
-    command = [sys.executable, "-m", "loadtests.gpu", *options, *paths]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=540)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    printed = program.run("loadtests.gpu", *options, *paths)
     report = json.loads((out / "gpu.json").read_text())
     assert report["command"] == f"python -m loadtests.gpu {' '.join(options)}"
     for name, rows in (("batches", 8), ("singles", 1)):
@@ -51,12 +40,7 @@ def test_a_smoke_run_on_the_cpu(tmp_path: Path) -> None:
     assert text in printed
     for secret in (str(ROOT), str(tmp_path), socket.gethostname()):
         assert secret not in text + (out / "gpu.json").read_text()
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in _line(p)]
-    assert not left
-
-
-def _line(process: psutil.Process) -> str:
-    return " ".join(process.info["cmdline"] or ())
+    assert not program.left_in(tmp_path)
 
 
 def test_every_run_has_the_same_texts() -> None:

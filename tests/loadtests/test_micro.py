@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 
 from loadtests.load import corpus
@@ -18,22 +17,14 @@ from loadtests.micro import inputs
 from loadtests.micro.aims import AIMS, judge, windows_of
 from loadtests.micro.arms import Sample
 from loadtests.micro.bare_handler import started
+from tests.support import program
 from tests.support.stack import ROOT
 
 RIGHT = Stamps("tumor", "1", 1, "tumor-preprocessor==1.0.0")
 
 
 def test_a_smoke_run_holds_every_floor(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadtests.micro", "--smoke", "--out", str(tmp_path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=540)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # not killed: it ends what it has started
-            printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    printed = program.run("loadtests.micro", "--smoke", "--out", str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
     measured = {aim["name"] for aim in report["aims"]}
     assert measured >= {aim.name for aim in AIMS if not aim.name.startswith("int8")}
@@ -45,12 +36,7 @@ def test_a_smoke_run_holds_every_floor(tmp_path: Path) -> None:
     assert text in printed
     for secret in (str(ROOT), str(tmp_path), socket.gethostname()):
         assert secret not in text
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in _line(p)]
-    assert not left
-
-
-def _line(process: psutil.Process) -> str:
-    return " ".join(process.info["cmdline"] or ())
+    assert not program.left_in(tmp_path)
 
 
 def load(folder: Path, port: int, stamps: Stamps, expected: Path | None) -> Window:
