@@ -29,8 +29,9 @@ def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
         assert window.latency
         assert window.latency.p50 <= window.latency.p99 <= window.latency.most
         arms = sum(spent for name, spent in window.cpu_seconds.items() if name != "others")
-        assert arms > window.cpu_seconds["generator"] > 0
+        assert arms > window.cpu_seconds["generator"] >= 0  # in hundredths of a second
         assert min(window.pss_bytes.values()) > 0
+    assert sum(window.cpu_seconds["generator"] for window in windows) > 0
     assert {limit.rows_a_batch for limit in measured[SINGLES].limits} == {4, 8, 16}
     assert {window.point for window in measured[SCALING].windows} == {"1", "3"}
     assert measured[SCALING].random_weights
