@@ -16,7 +16,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from loadtests.baselines import ARMS
-from loadtests.questions import Model, Protocol, ask, models, wrong
+from loadtests.load.protocol import Protocol
+from loadtests.questions import Model, ask, models, wrong
 
 GATEWAY = "gateway"
 #: More models than these share a line of Locust's table.

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,16 +18,15 @@ from gateway_preprocessor.goldens import FILE, Golden, difference
 
 from gateway.releases.goldens import of_version
 from loadtests.load import corpus
+from loadtests.load import protocol as protocols
 from loadtests.load.answers import Batch, Embedding, Scores, Single, Verdict
+from loadtests.load.protocol import Protocol
 
 ROOT = Path(__file__).parents[1]
 TEXTS = 400
 OK = 200
 #: Under load a text is padded beside others: float32 in another order.
 ROOM = 1e-3
-#: How Triton tells where the JSON ends and the numbers begin.
-JSON_LENGTH = "Inference-Header-Content-Length"
-Protocol = Literal["predict", "v2"]
 
 
 class Digit(msgspec.Struct):
@@ -108,15 +107,10 @@ def ask(model: Model, protocol: Protocol, rows: int, chance: random.Random) -> Q
     else:  # parameters hold for a whole request
         cases = chance.choices([case for case in model.cases if not case.parameters], k=rows)
     inputs = [case.input for case in cases]
-    if protocol == "v2":
-        path = f"/v2/models/{model.name}_ensemble/infer"
-        text = {"name": "TEXT", "shape": [rows, 1], "datatype": "BYTES", "data": inputs}
-        given: dict[str, Any] = {"inputs": [text], "parameters": {"binary_data_output": True}}
-    else:
-        path = f"/{model.name}_{'single' if rows == 1 else 'batch'}_predict"
-        given = {"input": inputs[0]} if rows == 1 else {"inputs": inputs}
-        if cases[0].parameters:
-            given["parameters"] = cases[0].parameters
+    path = protocols.path(protocol, model.name, rows)
+    given = protocols.content(protocol, inputs)
+    if protocol == "predict" and cases[0].parameters:
+        given["parameters"] = cases[0].parameters
     return Question(model, protocol, path, msgspec.json.encode(given), cases)
 
 
@@ -210,10 +204,7 @@ def _of_json(question: Question, body: bytes, *, stamped: bool) -> tuple[int, Se
 
 
 def _of_tensor(question: Question, headers: Mapping[str, str], body: bytes) -> Sequence[Any]:
-    """Read Triton's answer: a JSON head, then the only output's numbers as they are."""
-    end = int(headers[JSON_LENGTH])
-    (output,) = msgspec.json.decode(body[:end])["outputs"]
-    rows = np.frombuffer(body, "<f4", offset=end).reshape(output["shape"])
+    rows = protocols.tensor(body, int(headers[protocols.JSON_LENGTH]))
     if not np.isfinite(rows).all():
         raise ValueError("numbers that are not finite")
     form = OUTPUTS[question.model.output]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from loadtests.bench import results
 from loadtests.bench.deployment import Deployment
 from loadtests.bench.models import Reference
+from loadtests.load import protocol
 
 #: The largest difference of any number: float32, other kernels, padding.
 TOLERANCE = 1e-3
@@ -51,20 +50,11 @@ def _difference(
 
 def ask(deployment: Deployment, model: str, texts: list[str]) -> NDArray[np.float32]:
     """Return the outputs for some texts, (texts, width); a single text goes by itself."""
+    path = protocol.path(deployment.protocol, model, len(texts))
+    given = protocol.content(deployment.protocol, texts)
+    answer = httpx.post(deployment.url + path, json=given, timeout=TIMEOUT).raise_for_status()
     if deployment.protocol == "v2":
-        given: dict[str, object] = {"name": "TEXT", "shape": [len(texts), 1], "datatype": "BYTES"}
-        body = _post(
-            deployment, f"v2/models/{model}_ensemble/infer", {"inputs": [given | {"data": texts}]}
-        )
-        (output,) = body["outputs"]
-        return np.array(output["data"], np.float32).reshape(output["shape"])
-    if len(texts) == 1:
-        outputs = [_post(deployment, f"{model}_single_predict", {"input": texts[0]})["output"]]
-    else:
-        outputs = _post(deployment, f"{model}_batch_predict", {"inputs": texts})["outputs"]
+        return protocol.tensor(answer.content, int(answer.headers[protocol.JSON_LENGTH]))
+    body = answer.json()
+    outputs = [body["output"]] if len(texts) == 1 else body["outputs"]
     return np.array([output[deployment.models.answers] for output in outputs], np.float32)
-
-
-def _post(deployment: Deployment, path: str, given: object) -> Any:
-    answer = httpx.post(f"{deployment.url}/{path}", json=given, timeout=TIMEOUT)
-    return answer.raise_for_status().json()

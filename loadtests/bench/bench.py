@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
-
 from loadtests.bench import models, results, rollout
 from loadtests.bench.agreement import agree
 from loadtests.bench.deployment import GATEWAYS, Deployment, deployed, described
@@ -64,9 +62,15 @@ class Bench:
             if windows:
                 what = "generated models" if random_weights else "MiniLM"
                 name = "start-generated" if random_weights else "start"
-                declared = Scenario(title=f"{START}, {what}", kind="start", arms=[], sets=[])
-                named = msgspec.structs.replace(declared, name=name)
-                self._write(named, Measured(windows), random_weights=random_weights)
+                declared = Scenario(
+                    name=name,
+                    title=f"{START}, {what}",
+                    kind="start",
+                    arms=[],
+                    sets=[],
+                    models=[] if random_weights else MINILM,
+                )
+                self._write(declared, Measured(windows))
 
     def _minilm(self, scenarios: Sequence[Scenario]) -> None:
         """Start every arm that is needed, one after the other; then all scenarios in turns."""
@@ -86,7 +90,7 @@ class Bench:
                 else:
                     chosen = [deployments[arm] for arm in scenario.arms]
                     found = Rounds(scenario, texts, self._say).run(chosen, limit)
-                self._write(scenario, found, random_weights=False)
+                self._write(scenario, found)
 
     def _scaling(self, scenario: Scenario) -> None:
         """Measure arm after arm: its deployments of all sizes are up at once, and take turns."""
@@ -106,7 +110,7 @@ class Bench:
                     for deployment in turns(deployments, number):
                         point = str(len(deployment.targets))
                         found.windows.append(rounds.window(deployment, number, point))
-        self._write(scenario, found, random_weights=True)
+        self._write(scenario, found)
 
     def _start(self, running: ExitStack, arm: str, served: Models) -> Deployment:
         """Start an arm and compare its answers with the reference's; note how long it took."""
@@ -127,13 +131,14 @@ class Bench:
     def _new(self) -> Path:
         return self._folder / "work" / str(next(self._numbers))
 
-    def _write(self, scenario: Scenario, found: Measured, *, random_weights: bool) -> None:
+    def _write(self, scenario: Scenario, found: Measured) -> None:
+        random_weights = scenario.models != MINILM
         self.scenarios.append(
             results.Scenario(
                 name=scenario.name,
                 title=scenario.title,
                 kind=scenario.kind,
-                models=MINILM if not random_weights else "generated",
+                models="generated" if random_weights else MINILM,
                 random_weights=random_weights,
                 rows=scenario.rows,
                 generator=scenario.generator,

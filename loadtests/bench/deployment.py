@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import psutil
@@ -15,6 +15,7 @@ from loadtests.baselines import ARMS
 from loadtests.bench import results
 from loadtests.bench.models import Models
 from loadtests.load.plan import Target
+from loadtests.load.protocol import Protocol
 from loadtests.load.service import ROOT, Service, free_port
 from loadtests.load.stack import Stack
 
@@ -33,7 +34,7 @@ class Deployment(NamedTuple):
     arm: str
     models: Models
     port: int
-    protocol: Literal["predict", "v2"]
+    protocol: Protocol
     targets: list[Target]
     service: Service
     started: float

@@ -10,9 +10,8 @@ from loadtests.bench import locust, results
 from loadtests.bench.deployment import Deployment
 from loadtests.bench.scenario import Scenario
 from loadtests.bench.windows import Corpus, measure
-from loadtests.load.limit import Limit
+from loadtests.load.limit import ROWS, Limit
 
-LIMIT_ROWS = (4, 8, 16)
 LIMIT_SECONDS = 2.0
 T = TypeVar("T")
 
@@ -129,8 +128,7 @@ class Rounds:
     def _limit(self, limit: Limit, number: int) -> float:
         """Measure the limit of this round; returns the best."""
         found = [
-            results.Limit(number, rows, limit.batches(rows, LIMIT_SECONDS)["rate"])
-            for rows in LIMIT_ROWS
+            results.Limit(number, rows, limit.batches(rows, LIMIT_SECONDS)["rate"]) for rows in ROWS
         ]
         self._found.limits += found
         best = max(each.rate for each in found)

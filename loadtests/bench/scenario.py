@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from loadtests.bench.results import Kind
 
 FOLDER = Path(__file__).parents[1] / "scenarios"
-MINILM = "minilm"
+MINILM: Final = "minilm"
 #: The sets of scenarios that one command runs.
 Set = Literal["full", "quick"]
 

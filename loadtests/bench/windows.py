@@ -11,12 +11,12 @@ from loadtests.bench import results
 from loadtests.bench.deployment import HOST, Deployment
 from loadtests.bench.scenario import Beside, Scenario
 from loadtests.load import window as load
+from loadtests.load.corpus import start
 from loadtests.load.plan import Plan, Stream, Tally, Window
 
 #: Latencies from a microsecond to ten minutes, with three digits.
 LEAST_US, MOST_US, DIGITS = 1, 600_000_000, 3
 LEAST_COSINE = 0.9999
-CORPUS_STEP = 407
 
 
 class Corpus:
@@ -44,7 +44,7 @@ class Corpus:
             users=users,
             rows=rows,
             inputs=str(self._texts),
-            offset=number * CORPUS_STEP % self._count,
+            offset=start(number, self._count),
             expected=str(self._embeddings) if self._embeddings else None,
             least_cosine=LEAST_COSINE,
             protocol=deployment.protocol,

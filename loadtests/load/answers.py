@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from loadtests.load.connection import Answer
 from loadtests.load.plan import Stamps, Stream
+from loadtests.load.protocol import tensor
 from loadtests.load.requests import Request
 
 DIMENSIONS = 384
@@ -103,10 +104,7 @@ class Judge(Generic[T]):
         return found.outputs
 
     def _of_tensor(self, answer: Answer, _: Request) -> Sequence[T]:
-        """Read Triton's answer: a JSON head, then the only output's numbers as they are."""
-        head = msgspec.json.decode(answer.body[: answer.json])
-        (output,) = head["outputs"]
-        rows = np.frombuffer(answer.body, "<f4", offset=answer.json).reshape(output["shape"])
+        rows = tensor(answer.body, answer.json)
         return [msgspec.convert({self._field: row.tolist()}, self._output) for row in rows]
 
     def differs(self, outputs: Sequence[T], first: int) -> str | None:

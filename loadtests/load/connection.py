@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+from loadtests.load.protocol import JSON_LENGTH
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_JSON_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)", re.IGNORECASE)
+_JSON_LENGTH = re.compile(rf"\r\n{JSON_LENGTH}: *(\d+)".encode(), re.IGNORECASE)
 
 
 class Answer(NamedTuple):

@@ -10,6 +10,8 @@ from pydoc_data.topics import topics
 
 SHORTEST, LONGEST = 4, 40
 SEED = 4
+#: Decks of all lengths by which the rounds of a run are apart.
+DECKS = 11
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*[.,;:?!]?")
 
 
@@ -33,6 +35,11 @@ def texts(count: int) -> list[str]:
         else:
             break
     return list(found)
+
+
+def start(number: int, count: int) -> int:
+    """Return where round `number` begins among `count` texts: with a whole deck, elsewhere."""
+    return number * DECKS * (LONGEST - SHORTEST + 1) % count
 
 
 def _lengths() -> Iterator[int]:

@@ -16,6 +16,8 @@ from loadtests.load.service import ROOT
 PYTHON = ".venv-models/bin/python"
 MODEL = "model_repository/minilm/1/model.onnx"
 TOKENIZER = "preprocessors/minilm/src/minilm_preprocessor/tokenizer.json"
+#: Rows a batch that are tried: the fastest is the limit.
+ROWS = (4, 8, 16)
 SCRIPT = "loadtests/load/bare_model.py"
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from loadtests.load.protocol import Protocol
+
 
 class Stamps(msgspec.Struct, frozen=True):
     """Who must have answered: they end every answer of the gateway."""
@@ -47,7 +49,7 @@ class Stream(msgspec.Struct, frozen=True):
     offset: int = 0
     expected: str | None = None
     least_cosine: float = 1.0
-    protocol: Literal["predict", "v2"] = "predict"
+    protocol: Protocol = "predict"
     rate: float | None = None
     seed: int = 0
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from loadtests.load import protocol
 from loadtests.load.plan import Stream, Target
 
 #: So many draws of a target are made before they repeat.
@@ -48,24 +49,13 @@ class Requests:
 
 
 def _head(stream: Stream, target: Target, host: str) -> bytes:
-    if stream.protocol == "v2":
-        path = f"v2/models/{target.model}_ensemble/infer"
-    else:
-        path = f"{target.model}_{'single' if stream.rows == 1 else 'batch'}_predict"
+    path = protocol.path(stream.protocol, target.model, stream.rows)
     release = f"X-Release: {target.stamps.release}\r\n" if target.stamps else ""
     return (
-        f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{release}"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{release}"
     ).encode()
 
 
 def _body(stream: Stream, rows: Sequence[msgspec.Raw]) -> bytes:
-    if stream.protocol == "v2":
-        # Numbers come back as bytes, as Triton's own client asks for them: much less work for it.
-        text = {"name": "TEXT", "shape": [len(rows), 1], "datatype": "BYTES", "data": rows}
-        given: object = {"inputs": [text], "parameters": {"binary_data_output": True}}
-    elif stream.rows == 1:
-        given = {"input": rows[0]}
-    else:
-        given = {"inputs": rows}
-    body = msgspec.json.encode(given)
+    body = msgspec.json.encode(protocol.content(stream.protocol, rows))
     return f"Content-Length: {len(body)}\r\n\r\n".encode() + body

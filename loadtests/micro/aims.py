@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from loadtests.micro.arms import LIMIT_ROWS, Figures, Sample
+from loadtests.load.limit import ROWS
+from loadtests.micro.arms import Figures, Sample
 
 #: The samples of one round by window. `LIMIT` stands for the fastest of the limit's variants.
 Round = dict[str, Sample]
 LIMIT = "limit"
-LIMITS = tuple(f"{LIMIT}-{rows}" for rows in LIMIT_ROWS)
+LIMITS = tuple(f"{LIMIT}-{rows}" for rows in ROWS)
 
 
 #: What one round's figures, by window, come to.

@@ -33,7 +33,6 @@ FP32, INT8 = "2", "3"
 COSINES = {FP32: 0.9999, INT8: 0.9}
 #: Windows that give the same in every round: the first one does.
 ONCE = ("int8-quality",)
-LIMIT_ROWS = (4, 8, 16)
 WARM_UP = 0.7
 
 
@@ -88,8 +87,7 @@ class Arms:
 
     @property
     def _offset(self) -> int:
-        whole = corpus.LONGEST - corpus.SHORTEST + 1
-        return self._round * 11 * whole % self._inputs.size
+        return corpus.start(self._round, self._inputs.size)
 
     def _minilm(self, users: int, rows: int = 1, release: str = FP32) -> Stream:
         return Stream(

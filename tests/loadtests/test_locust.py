@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from loadtests import questions
+from loadtests.load.protocol import JSON_LENGTH
 from loadtests.questions import Model, Question, ask, wrong
 from tests.support.stack import ROOT, Stack
 
@@ -206,7 +207,7 @@ def test_tensors_of_a_model_of_random_weights(
     question = ask(classifier, "v2", 1, CHANCE)
     assert question.path == "/v2/models/text_000_ensemble/infer"
     head = json.dumps({"outputs": [{"name": "scores", "shape": [1, len(scores)]}]}).encode()
-    headers = {questions.JSON_LENGTH: str(len(head))}
+    headers = {JSON_LENGTH: str(len(head))}
     problem = wrong(question, 200, headers, head + np.float32(scores).tobytes(), stamped=False)
     assert problem is None if told is None else told in str(problem)
     assert "not as promised" in str(wrong(question, 200, {}, head, stamped=False))
