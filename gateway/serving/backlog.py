@@ -17,8 +17,11 @@ from gateway_preprocessor import Prepared
 from gateway.serving.job import Job
 from gateway.serving.packing import Bounds, choose
 
-#: Rows that are looked at for one call, those first whose turn it is.
+#: Rows that are looked at for one call: at most so many, those first whose turn it is, …
 WINDOW = 64
+#: … and at most so many times those whose turn has come. Rows of batches that go early are good
+#: company, but more of them would make the calls long that others' singles wait for.
+EARLY = 2
 #: Rows of a call that the requests present share.
 SHARED_ROWS = 8
 _TURN = attrgetter("turn")
@@ -63,7 +66,8 @@ class Backlog:
     def take(self, bounds: Bounds, overhead: int) -> list[Row]:
         """Hand out the rows of the next call; empty where nobody waits. See `packing.choose`."""
         window: list[Row] = []
-        seen, size = 0, max(WINDOW, bounds.rows)
+        size = max(bounds.rows, min(WINDOW, EARLY * self.due))
+        seen = 0
         while seen < len(self._rows) and len(window) < size:
             window += [row for row in self._rows[seen : seen + size] if not row.job.over]
             seen += size

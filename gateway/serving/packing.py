@@ -7,6 +7,7 @@ Triton merges only calls of equal shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -40,35 +41,44 @@ def bucket(length: int) -> int:
 
 
 def choose(lengths: Sequence[int], bounds: Bounds, overhead: int) -> list[int]:
-    """Pick the positions of the rows for the next call: the first, and those that pay beside it.
+    """Pick the positions of the rows for the next call: the first, and those that go with it.
 
-    `lengths` are in tokens, in the order of turns, not empty. Rows share a call with their
-    neighbours in length; of all such runs that hold the first row, and keep to the bounds, that
-    one is taken whose tokens cost least: `overhead` is what a call costs beside its tokens, in
-    tokens. A row alone may exceed the bound of tokens.
+    `lengths` are in tokens, in the order of turns, not empty. All of them are parted into calls
+    of neighbours in length so that these cost least together: a call costs its padded tokens and,
+    beside them, `overhead` tokens. The call that the first row is in goes next; the rest is parted
+    anew next time, with who came meanwhile. A row alone may exceed the bound of tokens.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    sizes = [max(1, lengths[position]) for position in order]
-    padded = [bucket(size) for size in sizes]
-    first = order.index(0)
-    best, chosen = 0.0, (first, first + 1)
-    for end in range(first + 1, min(len(order), first + bounds.rows) + 1):
-        if end < min(len(order), first + bounds.rows) and padded[end] == padded[end - 1]:
-            continue  # one row more costs no padding
+    padded = [bucket(max(1, lengths[position])) for position in order]
+    # Rows of one bucket stay together: only where it changes, a cut may save padding.
+    cuts = [0, *(at for at in range(1, len(order)) if padded[at] != padded[at - 1]), len(order)]
+    # The cheapest way to part the rows before each cut: its cost, and where its last run begins.
+    costs, begins = [0.0], [0]
+    for end in cuts[1:]:
         longest = padded[end - 1]
-        most = min(bounds.rows, bounds.tokens // longest)
-        if end - first > most:
-            break
-        start, real = first, sum(sizes[first:end])
-        while start and end - start < most:
-            paid = real / (overhead + longest * (end - start))
-            if sizes[start - 1] < paid * longest:
-                break  # shorter ones would be mostly padding
-            start -= 1
-            real += sizes[start]
-        if (paid := real / (overhead + longest * (end - start))) > best:
-            best, chosen = paid, (start, end)
-    return order[slice(*chosen)]
+        most = _most(longest, bounds)
+        least, best = math.inf, 0
+        for index in range(len(costs) - 1, -1, -1):
+            rows = end - cuts[index]
+            if longest * rows >= least:
+                break
+            cost = costs[index] + longest * rows + overhead * -(-rows // most)
+            if cost < least:
+                least, best = cost, index
+        costs.append(least)
+        begins.append(best)
+    first, at = order.index(0), len(cuts) - 1
+    while cuts[begins[at]] > first:
+        at = begins[at]
+    start, end = cuts[begins[at]], cuts[at]
+    most = _most(padded[end - 1], bounds)
+    start += (first - start) // most * most
+    return order[start : min(start + most, end)]
+
+
+def _most(longest: int, bounds: Bounds) -> int:
+    """Return how many rows of that length one call may have."""
+    return max(1, min(bounds.rows, bounds.tokens // longest))
 
 
 def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:

@@ -19,8 +19,13 @@ def job(rows: int) -> Job:
 
 
 def add(backlog: Backlog, rows: int, length: int = 10) -> Job:
-    added = job(rows)
-    backlog.add(added, [Prepared({"ids": np.zeros(length)}, None)] * rows, [length] * rows, 0.0)
+    return add_lengths(backlog, [length] * rows)
+
+
+def add_lengths(backlog: Backlog, lengths: list[int]) -> Job:
+    added = job(len(lengths))
+    prepared = [Prepared({"ids": np.zeros(length)}, None) for length in lengths]
+    backlog.add(added, prepared, lengths, 0.0)
     return added
 
 
@@ -40,6 +45,22 @@ async def test_a_single_does_not_wait_for_a_batch() -> None:
             calls += 1
         assert calls <= 1
     assert len(backlog) > 100
+
+
+async def test_rows_that_go_early_do_not_crowd_singles_out() -> None:
+    rng, backlog = random.Random(5), Backlog()
+    for _ in range(12):  # users with a single at a time
+        add(backlog, 1, rng.randint(6, 54))
+    batch = add_lengths(backlog, [rng.randint(6, 54) for _ in range(300)])
+    singles = early = 0
+    for _ in range(30):
+        for row in take(backlog):
+            if row.job is batch:
+                early += 1
+            else:
+                singles += 1
+                add(backlog, 1, rng.randint(6, 54))
+    assert singles > early > 0
 
 
 async def test_who_comes_now_is_not_behind_a_batch_that_is_ready() -> None:
