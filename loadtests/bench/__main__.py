@@ -33,7 +33,7 @@ BUILT = Path(".run/bench-models")
 def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, listed: bool) -> None:
     """Measure the gateway and the architectures it replaces, in turns, on this machine.
 
-    Runs the scenarios named, or those of the full set (some twenty minutes). Writes
+    Runs the scenarios named, or those of the full set (some 25 minutes). Writes
     results.json; `python -m loadtests.bench.report` makes the report of it.
     """
     if listed:
@@ -56,12 +56,14 @@ def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, liste
     out.mkdir(parents=True, exist_ok=True)
     began, started = datetime.now(UTC), time.monotonic()
     options = [*names, *(["--quick"] if quick else []), *([f"--arms {arms}"] if arms else [])]
+    command = " ".join(["python -m loadtests.bench", *options])
+    results.keep(out, command)
     versions = machine.versions()
 
     def write(bench: Bench) -> None:
         """Write what is there by now: a run that is ended early is not lost."""
         found = results.Results(
-            command=" ".join(["python -m loadtests.bench", *options]),
+            command=command,
             started=began.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started),
             machine=machine.hardware(),

@@ -6,11 +6,14 @@ instances (texts) a second, those of batches counted one by one; only right answ
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+#: What a folder keeps of the run before: `results.json` of the same command.
+EARLIER = "earlier.json"
 #: closed: `users` who each send the next request when the answer is in. open: arrivals at a fixed
 #: rate, whether or not answers come; latencies count from the intended arrival. knee: open windows
 #: at rates that close in on the highest that holds `slo_ms`. scaling: closed windows on
@@ -128,3 +131,14 @@ def write(results: Results, path: Path) -> None:
 def read(path: Path) -> Results:
     """Read it again. Raises msgspec.ValidationError where it is of another form."""
     return msgspec.json.decode(path.read_bytes(), type=Results)
+
+
+def keep(folder: Path, command: str) -> None:
+    """Keep the results of an earlier run of the same command; drop any others."""
+    found, earlier = folder / "results.json", folder / EARLIER
+    earlier.unlink(missing_ok=True)
+    if not found.exists():
+        return
+    with suppress(msgspec.DecodeError):  # of another version
+        if read(found).command == command:
+            found.rename(earlier)

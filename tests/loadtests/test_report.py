@@ -13,6 +13,7 @@ from hdrh.histogram import HdrHistogram
 
 from loadtests.bench import results as written
 from loadtests.bench.report import aims, page, palette, sentences, statistics, tables
+from loadtests.bench.report.repeated import repeated
 from loadtests.bench.report.statistics import Spread
 from loadtests.bench.results import (
     Agreement,
@@ -240,6 +241,9 @@ def test_many_models_are_held_against_one_in_the_same_round() -> None:
     of_21 = judged["texts/s with 21 models ÷ with one"]
     assert of_21.spread == pytest.approx(Spread(0.925, 0.9, 0.95, 2))
     assert of_21.verdict == "met by 3%"
+    (told,) = said(results(found), "misses")
+    assert "100 models" in told
+    assert told.endswith("a request costs more CPU time, in ms: services 4 → 4.")
     assert judged["texts/s with 100 models ÷ with one"].verdict == "missed by 11%"
     rows = tables.windows(found, titles())[0].rows
     assert [row[1:] for row in rows] == [
@@ -269,6 +273,61 @@ def test_the_knee_is_the_highest_rate_that_held_without_errors() -> None:
     assert statistics.knees(found, "tornado_onnx") == {0: 80, 1: 0}
     rows = tables.windows(found, titles())[0].rows
     assert rows[0][2] == "2.50×, 1 of 2 rounds"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "agree"),
+    [
+        ([150, 160], True),  # the spreads meet
+        ([250, 300], False),
+        ([120, 123], True),  # nearly
+        ([100, 110], False),
+    ],
+)
+def test_two_runs_agree_where_their_spreads_meet(earlier: list[float], agree: bool) -> None:
+    runs = [results(side_by_side(rates, [100, 100])) for rates in ([125, 155], earlier)]
+    found = {each.quantity: each for each in repeated(*runs)}
+    assert found["texts/s"].agrees is agree
+    assert found["p99"].agrees  # equal
+    backwards = {each.quantity: each for each in repeated(*reversed(runs))}
+    assert backwards["texts/s"].agrees is agree
+    told = sentences.agreement(list(found.values()), runs[1])
+    assert f"{len(found)} of the same ratios: on {len(found) - (not agree)} of them" in told
+    last = tables.runs(list(found.values()), titles()).rows[0][-1]
+    assert last == ("yes" if agree else "no")
+
+
+def test_only_what_both_runs_have_with_a_spread_is_compared() -> None:
+    both = results(side_by_side([200, 210], [100, 100]), scenario([window("gateway")], "rollout"))
+    assert not repeated(both, results())
+    assert not repeated(both, results(side_by_side([200], [100])))
+    assert {each.arm for each in repeated(both, both)} == {"tornado_onnx"}
+
+
+def test_a_run_keeps_the_one_before_of_the_same_command(tmp_path: Path) -> None:
+    found = results(side_by_side([200, 210], [100, 100]))
+    written.write(found, tmp_path / "results.json")
+    written.keep(tmp_path, found.command)
+    assert written.read(tmp_path / written.EARLIER) == found
+    written.write(found, tmp_path / "results.json")
+    written.keep(tmp_path, "another")
+    assert not (tmp_path / written.EARLIER).exists()
+    (tmp_path / "results.json").write_text('{"of": "another version"}')
+    written.keep(tmp_path, found.command)
+    assert not (tmp_path / written.EARLIER).exists()
+
+
+def test_the_report_tells_of_the_run_before(tmp_path: Path) -> None:
+    for name in ("results.json", written.EARLIER):
+        written.write(results(*EVERY_KIND), tmp_path / name)
+    command = [sys.executable, "-W", "error", "-m", "loadtests.bench.report"]
+    command += [str(tmp_path / "results.json"), "--out", str(tmp_path / "out")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    for name in ("report.html", "report.md"):
+        told = (tmp_path / "out" / name).read_text()
+        assert "Measured twice" in told
+        assert "The run before this one (today) measured" in told
+        assert "Ratios of two runs" in told or name == "report.md"
 
 
 EVERY_KIND = [

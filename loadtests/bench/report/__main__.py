@@ -18,9 +18,16 @@ from loadtests.bench.report import page
     required=True,
     help="Folder that report.html, report.md and its drawings are written to.",
 )
-def main(path: Path, out: Path) -> None:
+@click.option(
+    "--earlier",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Results of the run before, to compare; if left out, earlier.json beside RESULTS.json.",
+)
+def main(path: Path, out: Path, earlier: Path | None) -> None:
     """Make a page and Markdown of what a run found."""
-    page.write(results.read(path), out)
+    kept = path.with_name(results.EARLIER)
+    before = earlier or (kept if kept.exists() else None)
+    page.write(results.read(path), out, results.read(before) if before else None)
     print(f"{out / 'report.html'}, {out / 'report.md'}")
 
 

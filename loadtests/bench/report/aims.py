@@ -37,6 +37,7 @@ class Aim(NamedTuple):
     arm: str
     spread: Spread | None
     errors: int = 0
+    models: int = 1
 
     @property
     def met(self) -> bool:
@@ -120,7 +121,8 @@ def _many_models(results: Results) -> Iterator[Aim]:
         many = found.get(models)
         kept = many.over(one, rate) if many and one else None
         errors = many.errors + one.errors if many and one else 0
-        yield Aim(f"texts/s with {models} models ÷ with one", KEPT, False, GATEWAY, kept, errors)
+        name = f"texts/s with {models} models ÷ with one"
+        yield Aim(name, KEPT, False, GATEWAY, kept, errors, models)
 
 
 def bound(aim: Aim) -> str:

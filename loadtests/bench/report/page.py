@@ -11,26 +11,33 @@ from markupsafe import Markup
 
 from loadtests.bench.report import aims, figures, palette, sentences, tables, wording
 from loadtests.bench.report.plots import Plot
+from loadtests.bench.report.repeated import repeated
 from loadtests.bench.results import Results
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write(results: Results, folder: Path) -> None:
-    """Write `report.html`, `report.md` and the drawings that the latter shows, as SVG files."""
+def write(results: Results, folder: Path, earlier: Results | None = None) -> None:
+    """Write `report.html`, `report.md` and the drawings that the latter shows, as SVG files.
+
+    `earlier` is a run of the same command before this one, to be compared with it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figures.draw(results, palette.titles(results))
-    said = contents(results, drawn)
+    said = contents(results, drawn, earlier)
     for name in ("report.html", "report.md"):
         (folder / name).write_text(render(name, said), encoding="utf-8")
     for plot in (plot for plots in drawn.values() for plot in plots):
         (folder / f"{plot.name}.svg").write_text(plot.file, encoding="utf-8")
 
 
-def contents(results: Results, drawn: Mapping[str, list[Plot]]) -> dict[str, Any]:
+def contents(
+    results: Results, drawn: Mapping[str, list[Plot]], earlier: Results | None = None
+) -> dict[str, Any]:
     """Return everything that the templates show."""
     titles = palette.titles(results)
     judged = aims.judge(results)
+    both = repeated(results, earlier) if earlier else []
     return {
         "results": results,
         "rounds": len({w.round for s in results.scenarios for w in s.windows}),
@@ -48,6 +55,8 @@ def contents(results: Results, drawn: Mapping[str, list[Plot]]) -> dict[str, Any
             for scenario in results.scenarios
             for found in [tables.windows(scenario, titles)]
         ],
+        "again": sentences.agreement(both, earlier) if earlier and both else None,
+        "runs": tables.runs(both, titles),
         "generators": tables.generators(results),
         "agreements": tables.agreements(results, titles),
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loadtests.bench.report import wording
 from loadtests.bench.report.aims import Aim, headline
 from loadtests.bench.report.palette import GATEWAY, order
+from loadtests.bench.report.repeated import LEEWAY, Repeated
 from loadtests.bench.report.standings import Standing, standings
 from loadtests.bench.report.statistics import (
     Cell,
@@ -75,8 +76,11 @@ def misses(results: Results, aims: list[Aim], titles: dict[str, str]) -> list[st
 
 
 def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str]:
+    if aim.arm == GATEWAY:
+        yield from _many(results, aim)
+        return
     chosen = headline(results)
-    if aim.arm == GATEWAY or chosen is None:
+    if chosen is None:
         return
     scenario, at = chosen
     found = cells(scenario)
@@ -98,6 +102,23 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
         )
 
 
+def _many(results: Results, aim: Aim) -> Iterator[str]:
+    """Say what a request costs with one model, and with as many as the aim is of."""
+    for scenario in results.scenarios:
+        found = cells(scenario)
+        few, many = found.get(("1", GATEWAY)), found.get((str(aim.models), GATEWAY))
+        if scenario.kind == "scaling" and few and many:
+            one, more = few.groups(cpu_by_group), many.groups(cpu_by_group)
+            parts = [
+                f"{name} {wording.number(one[name])} → {wording.number(more[name])}"
+                for name in sorted(more, key=more.__getitem__, reverse=True)
+            ]
+            yield (
+                "The same users ask so many models: each has fewer requests that can share a call,"
+                f" and a request costs more CPU time, in ms: {', '.join(parts)}."
+            )
+
+
 def losses(results: Results, titles: dict[str, str]) -> list[str]:
     """Return every measured quantity in which another arm does better than the gateway.
 
@@ -113,6 +134,16 @@ def losses(results: Results, titles: dict[str, str]) -> list[str]:
         + "."
         for (where, quantity), found in lines.items()
     ]
+
+
+def agreement(found: Sequence[Repeated], earlier: Results) -> str:
+    """Say on how many ratios two runs agree, and what that means."""
+    apart = [each for each in found if not each.agrees]
+    return (
+        f"The run before this one ({earlier.started}) measured {len(found)} of the same ratios:"
+        f" on {len(found) - len(apart)} of them the two agree, that is, their spreads meet, or"
+        f" come within {LEEWAY:.0%} of each other."
+    )
 
 
 def cautions(results: Results, titles: dict[str, str]) -> list[str]:

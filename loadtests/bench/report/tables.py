@@ -8,6 +8,7 @@ from typing import NamedTuple
 from loadtests.bench.report import wording
 from loadtests.bench.report.aims import Aim, bound, headline
 from loadtests.bench.report.palette import GATEWAY, LOOKS, order
+from loadtests.bench.report.repeated import Repeated
 from loadtests.bench.report.statistics import (
     Cell,
     Spread,
@@ -92,6 +93,22 @@ def aims(found: Sequence[Aim], titles: Titles) -> Table:
         for aim in found
     ]
     return Table("Aims", ("quantity", "aim", "measured", "verdict"), rows)
+
+
+def runs(found: Sequence[Repeated], titles: Titles) -> Table:
+    """Return every ratio of two runs, those on which they do not agree first."""
+    rows = [
+        (
+            ", ".join(filter(None, [each.where, each.quantity])),
+            wording.ABSENT if each.arm == GATEWAY else titles[each.arm],
+            wording.times(each.now),
+            wording.times(each.earlier),
+            "yes" if each.agrees else "no",
+        )
+        for each in sorted(found, key=lambda each: each.agrees)
+    ]
+    head = ("gateway’s", "÷ that of", "this run", "the run before", "agree")
+    return Table("Ratios of two runs", head, rows)
 
 
 def windows(scenario: Scenario, titles: Titles) -> list[Table]:
