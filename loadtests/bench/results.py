@@ -40,7 +40,8 @@ class Window(msgspec.Struct, frozen=True):
     `point` says at what: "64" users; "120/s"; "100" models; "alone" or "beside"; a part of a soak.
     `cpu_seconds` is by group of processes, the load generator's (`generator`) and what was used by
     others on the machine (`others`) included. `rss_bytes` and `pss_bytes` are of the arm's process
-    groups at the window's end: PSS shares pages that several processes have among them.
+    groups at the window's end: PSS shares pages that several processes have among them. `stage_ms`
+    is the mean of each stage of a request, where the arm tells of stages, warming up included.
     `seconds` is the window's length; a window of kind `start` has no requests, and `seconds` is
     what the start took.
     """
@@ -57,6 +58,7 @@ class Window(msgspec.Struct, frozen=True):
     cpu_seconds: dict[str, float] = {}
     rss_bytes: dict[str, int] = {}
     pss_bytes: dict[str, int] = {}
+    stage_ms: dict[str, float] = {}
 
 
 class Limit(msgspec.Struct, frozen=True):

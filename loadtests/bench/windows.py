@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 
-from loadtests.bench import results
+from loadtests.bench import results, stages
 from loadtests.bench.deployment import HOST, Deployment
 from loadtests.bench.scenario import Beside, Scenario
 from loadtests.load import window as load
@@ -74,13 +74,21 @@ def measure(
         streams,
         deployment.service.groups(),
     )
+    before = stages.counted(deployment)
     window = load.run(plan)
+    taken = stages.means(before, stages.counted(deployment))
     whole = scenario.kind != "neighbour"
-    return _written(deployment, window, number, point, whole=whole), load.problems(window)
+    return _written(deployment, window, number, point, taken, whole=whole), load.problems(window)
 
 
 def _written(
-    deployment: Deployment, window: Window, number: int, point: str, *, whole: bool
+    deployment: Deployment,
+    window: Window,
+    number: int,
+    point: str,
+    stage_ms: dict[str, float],
+    *,
+    whole: bool,
 ) -> results.Window:
     """Write down a window: the rate of `whole`, or of the first stream, whose latencies count."""
     tallies = list(window.tallies.values())
@@ -99,6 +107,7 @@ def _written(
         cpu_seconds=window.cpu,
         rss_bytes=rss,
         pss_bytes=pss,
+        stage_ms=stage_ms,
     )
 
 

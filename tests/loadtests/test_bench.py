@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 from loadtests.bench import results, scenario
+from loadtests.bench.deployment import GATEWAYS
 from tests.support import program
 from tests.support.stack import ROOT
 
 SINGLES, BATCHES, SCALING = "10-singles", "20-batches", "60-scaling"
 STARTS = {"start", "start-generated"}
+STAGES = {"queue", "preprocess", "infer", "postprocess"}
 
 
 def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
@@ -31,6 +33,8 @@ def test_a_quick_run_measures_every_arm(tmp_path: Path) -> None:
         arms = sum(spent for name, spent in window.cpu_seconds.items() if name != "others")
         assert arms > window.cpu_seconds["generator"] >= 0  # in hundredths of a second
         assert min(window.pss_bytes.values()) > 0
+        assert set(window.stage_ms) == (STAGES if window.arm in GATEWAYS else set())
+        assert all(taken > 0 for taken in window.stage_ms.values())
     assert sum(window.cpu_seconds["generator"] for window in windows) > 0
     assert {limit.rows_a_batch for limit in measured[SINGLES].limits} == {4, 8, 16}
     assert {window.point for window in measured[SCALING].windows} == {"1", "3"}

@@ -12,6 +12,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from loadtests.bench import results as written
+from loadtests.bench import stages
 from loadtests.bench.report import aims, page, palette, sentences, statistics, tables
 from loadtests.bench.report.repeated import repeated
 from loadtests.bench.report.statistics import Spread
@@ -25,6 +26,7 @@ from loadtests.bench.results import (
     Scenario,
     Window,
 )
+from loadtests.bench.stages import Count
 from tests.support.stack import ROOT
 
 MIB = 1 << 20
@@ -295,6 +297,19 @@ def test_two_runs_agree_where_their_spreads_meet(earlier: list[float], agree: bo
     assert f"{len(found)} of the same ratios: on {len(found) - (not agree)} of them" in told
     last = tables.runs(list(found.values()), titles()).rows[0][-1]
     assert last == ("yes" if agree else "no")
+
+
+def test_stages_are_drawn_for_those_who_tell_of_them() -> None:
+    before = {"queue": Count(10, 1.0), "infer": Count(5, 2.0)}
+    after = {"queue": Count(30, 1.5), "infer": Count(5, 2.0), "postprocess": Count(2, 0.001)}
+    means = stages.means(before, after)
+    assert means == pytest.approx({"queue": 25, "postprocess": 0.5})
+    told = scenario([window("gateway", stage_ms=means), window("tornado_onnx")])
+    drawn = {plot.name: plot for plot in page.figures.draw(results(told), titles())["closed"]}
+    assert "queue" in drawn["closed-stages"].file
+    assert "Tornado + ONNX" not in drawn["closed-stages"].file
+    untold = page.figures.draw(results(side_by_side([200], [100])), titles())["closed"]
+    assert "closed-stages" not in {plot.name for plot in untold}
 
 
 def test_only_what_both_runs_have_with_a_spread_is_compared() -> None:

@@ -25,7 +25,9 @@ from loadtests.bench.report.statistics import (
 from loadtests.bench.results import Kind, Results, Scenario
 
 TEXTS, MILLISECONDS = "texts/s", "p99 latency, ms"
+CPU, MEMORY = "CPU time by group of processes", "Memory by group of processes"
 CPU_UNIT, MEMORY_UNIT = "CPU ms a request", "PSS, MiB"
+STAGES, STAGES_UNIT = "Stages of a request in the gateway", "mean of each, ms"
 #: Less than this share of the arrivals answered: the arm could not keep up.
 KEPT_UP = 0.95
 #: What is drawn over models or time: file, title, unit, what is read and what it is divided by.
@@ -48,13 +50,14 @@ def draw(results: Results, titles: Titles) -> dict[str, list[Plot]]:
 def _closed(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
     yield from _bars(scenario, titles, "rate", "Rate", TEXTS, rate, limited=True)
     yield from _bars(scenario, titles, "p99", "Latency", MILLISECONDS, p99)
-    yield from _stacks(scenario, titles, "cpu", "CPU time", CPU_UNIT, _cpu)
-    yield from _stacks(scenario, titles, "memory", "Memory", MEMORY_UNIT, _memory)
+    yield from _stacks(scenario, titles, "cpu", CPU, CPU_UNIT, _cpu)
+    yield from _stacks(scenario, titles, "memory", MEMORY, MEMORY_UNIT, _memory)
+    yield from _stacks(scenario, titles, "stages", STAGES, STAGES_UNIT, _stages)
 
 
 def _open(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
     yield from _curve(scenario, titles)
-    yield from _stacks(scenario, titles, "cpu", "CPU time", CPU_UNIT, _cpu)
+    yield from _stacks(scenario, titles, "cpu", CPU, CPU_UNIT, _cpu)
 
 
 def _knee(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
@@ -70,7 +73,8 @@ def _knee(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
 def _scaling(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
     ticks = [f"{number(point):g}" for point in points(scenario)]
     yield from _series(scenario, titles, "by number of models", "models", ticks)
-    yield from _stacks(scenario, titles, "groups", "Memory", MEMORY_UNIT, _memory, every=True)
+    yield from _stacks(scenario, titles, "groups", MEMORY, MEMORY_UNIT, _memory, every=True)
+    yield from _stacks(scenario, titles, "stages", STAGES, STAGES_UNIT, _stages, every=True)
 
 
 def _soak(scenario: Scenario, titles: Titles) -> Iterator[Plot]:
@@ -137,7 +141,7 @@ def _stacks(
     *,
     every: bool = False,
 ) -> Iterator[Plot]:
-    """Draw what each arm's groups of processes use at `every` point, or at the last one."""
+    """Draw the parts that each arm's values are made of, at `every` point or at the last one."""
     found = cells(scenario)
     panels: dict[str, dict[str, Mapping[str, float]]] = {}
     for point in points(scenario) if every else points(scenario)[-1:]:
@@ -147,7 +151,7 @@ def _stacks(
                 panels.setdefault(wording.where(scenario, point), {})[titles[arm]] = parts
     if panels:
         colours = groups(parts for stacked in panels.values() for parts in stacked.values())
-        title = f"{title} by group of processes: {wording.label(scenario)}"
+        title = f"{title}: {wording.label(scenario)}"
         yield plots.stacks(f"{scenario.name}-{name}", title, unit, panels, colours)
 
 
@@ -207,3 +211,7 @@ def _cpu(cell: Cell) -> dict[str, float]:
 def _memory(cell: Cell) -> dict[str, float]:
     used = cell.groups(lambda window: window.pss_bytes)
     return {name: value / wording.MIB for name, value in used.items()}
+
+
+def _stages(cell: Cell) -> dict[str, float]:
+    return cell.groups(lambda window: window.stage_ms)

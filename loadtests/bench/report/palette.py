@@ -31,7 +31,7 @@ LOOKS = {
     GATEWAY: Look("Tornado gateway + Triton, ONNX", "#0072B2", "o"),
 }
 _OTHER = Look("", "#7F7F7F", "x")
-#: Groups of processes in the order in which they are stacked, known ones first.
+#: The parts that are stacked, in this order, known ones first: groups of processes, …
 GROUPS = {
     "gateway": "#5AA0D0",
     "front": "#88CCEE",
@@ -40,6 +40,11 @@ GROUPS = {
     "triton": "#AA4499",
     "instances": "#44AA99",
     "back": "#CC6677",
+    # … and the stages of a request.
+    "queue": "#CC6677",
+    "preprocess": "#DDCC77",
+    "infer": "#44AA99",
+    "postprocess": "#AA4499",
 }
 _MORE = ("#B0B0B0", "#D98880", "#7FB3A5")
 
@@ -66,7 +71,7 @@ def titles(results: Results) -> dict[str, str]:
 
 
 def groups(stacks: Iterable[Mapping[str, float]]) -> dict[str, str]:
-    """Return every group of processes of these stacks with its colour, in order."""
+    """Return every part of these stacks with its colour, in order."""
     found = dict.fromkeys(name for stack in stacks for name in stack)
     unknown = [name for name in found if name not in GROUPS]
     colours = {name: _MORE[at % len(_MORE)] for at, name in enumerate(sorted(unknown))}
