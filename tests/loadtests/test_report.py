@@ -200,6 +200,30 @@ def test_a_missed_aim_says_by_what_and_why() -> None:
     assert "4 ms of CPU time (100% services), 1.00× that of Tornado + ONNX Runtime" in told
 
 
+def test_a_missed_p99_says_how_far_apart_answers_are() -> None:
+    slow = latency(*[5] * 60, *[30] * 40)
+    found = results(scenario([window("gateway", latency=slow), window("tornado_onnx")]))
+    (told,) = [line for line in said(found, "misses") if "p99" in line]
+    assert "Its p50 is 0.50× that of Tornado + ONNX Runtime. So its answers are further" in told
+
+
+def test_singles_alone_and_beside_batches_are_told_apart() -> None:
+    found = [
+        window(arm, number, rate, point=point)
+        for point, rates in (("alone", (100, 50)), ("beside", (30, 60)))
+        for arm, rate in zip(("gateway", "tornado_onnx"), rates, strict=True)
+        for number in range(2)
+    ]
+    given = results(scenario(found, "neighbour"))
+    assert said(given, "losses") == [
+        "All neighbour, beside, texts/s: 0.50× (0.50 to 0.50) that of Tornado + ONNX Runtime."
+    ]
+    assert {(each.where, each.now.median) for each in repeated(given, given)} >= {
+        ("All neighbour, alone", 2.0),
+        ("All neighbour, beside", 0.5),
+    }
+
+
 def test_errors_are_told_wherever_the_arm_is_compared() -> None:
     found = results(scenario([window("gateway", rate=500), window("tornado_onnx", errors=5)]))
     assert "failed 5 of 1,005 requests (0.5%)" in said(found, "cautions")[0]

@@ -15,6 +15,7 @@ from loadtests.bench.report.statistics import (
     cpu,
     cpu_by_group,
     limits,
+    p50,
     p99,
     rate,
     ratio,
@@ -91,6 +92,15 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
             "It lies above the limit as measured: bare ONNX Runtime, without a server, does"
             f" {wording.times(most)} the texts/s of {titles[aim.arm]}."
         )
+    middle = gateway.over(other, p50) if aim.at_most else None
+    if middle:
+        yield f"Its p50 is {wording.times(middle)} that of {titles[aim.arm]}."
+        if middle.median < 1:
+            yield (
+                "So its answers are further apart: rows of like length share calls, and some are"
+                " answered before others that came earlier."
+            )
+        return
     groups = gateway.groups(cpu_by_group)
     total, costs = sum(groups.values()), gateway.over(other, cpu)
     if total and costs:

@@ -159,6 +159,11 @@ def rate(window: Window) -> float | None:
     return window.rate if window.requests else None
 
 
+def p50(window: Window) -> float | None:
+    """Milliseconds."""
+    return window.latency.p50 if window.latency else None
+
+
 def p99(window: Window) -> float | None:
     """Milliseconds."""
     return window.latency.p99 if window.latency else None

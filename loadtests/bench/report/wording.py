@@ -51,9 +51,10 @@ def where(scenario: Scenario, point: str) -> str:
 
 
 def at(scenario: Scenario, point: str) -> str:
-    """Return a scenario's label with the point, where its title does not name it already."""
+    """Return a scenario's label with the point, where its title does not name just that already."""
     named = where(scenario, point)
-    return ", ".join([label(scenario), *([named] if named not in scenario.title else [])])
+    said = named in scenario.title and scenario.kind != "neighbour"
+    return ", ".join([label(scenario), *([named] if not said else [])])
 
 
 def percent(share: float) -> str:
