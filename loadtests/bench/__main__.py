@@ -70,7 +70,7 @@ def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, liste
             versions=versions | bench.versions,
             arms=list(bench.arms.values()),
             agreements=bench.agreements,
-            scenarios=bench.scenarios,
+            scenarios=list(bench.scenarios.values()),
         )
         results.write(found, out / "results.json")
 

@@ -27,7 +27,7 @@ START = "From nothing to the first right answer"
 class Bench:
     """One run; `folder` holds what it writes, `built` the models, which outlast it.
 
-    `measured` is called after each scenario.
+    `measured` is called whenever there is more to write.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Bench:
         self._numbers = itertools.count()
         self._starts: dict[bool, list[results.Window]] = {False: [], True: []}
         self.agreements: list[results.Agreement] = []
-        self.scenarios: list[results.Scenario] = []
+        self.scenarios: dict[str, results.Scenario] = {}
         self.arms: dict[str, results.Arm] = {}
         self.versions: dict[str, str] = {}
 
@@ -73,23 +73,27 @@ class Bench:
                 self._write(declared, Measured(windows))
 
     def _minilm(self, scenarios: Sequence[Scenario]) -> None:
-        """Start every arm that is needed, one after the other; then all scenarios in turns."""
+        """Start every arm that is needed; then measure all scenarios, round by round.
+
+        So the rounds of one are minutes apart: their spread tells how the machine drifts, too.
+        """
         self._say("making MiniLM ready")
         served = models.minilm(self._built / "minilm")
         with ExitStack() as running:
             limit = running.enter_context(Limit(self._texts))
             self.versions |= limit.versions
             texts = Corpus(self._texts, TEXTS, limit.embed(self._folder))
-            needed = dict.fromkeys(
-                arm for each in scenarios if each.kind != "rollout" for arm in each.arms
-            )
+            in_turns = [each for each in scenarios if each.kind != "rollout"]
+            needed = dict.fromkeys(arm for each in in_turns for arm in each.arms)
             deployments = {arm: self._start(running, arm, served) for arm in needed}
-            for scenario in scenarios:
-                if scenario.kind == "rollout":
-                    found = rollout.measure(scenario, served, texts, self._new(), self._say)
-                else:
+            rounds = {each.name: Rounds(each, texts, self._say) for each in in_turns}
+            for number in range(max((each.rounds for each in in_turns), default=0)):
+                for scenario in (each for each in in_turns if number < each.rounds):
                     chosen = [deployments[arm] for arm in scenario.arms]
-                    found = Rounds(scenario, texts, self._say).run(chosen, limit)
+                    rounds[scenario.name].round(number, chosen, limit)
+                    self._write(scenario, rounds[scenario.name].found)
+            for scenario in (each for each in scenarios if each.kind == "rollout"):
+                found = rollout.measure(scenario, served, texts, self._new(), self._say)
                 self._write(scenario, found)
 
     def _scaling(self, scenario: Scenario) -> None:
@@ -133,19 +137,17 @@ class Bench:
 
     def _write(self, scenario: Scenario, found: Measured) -> None:
         random_weights = scenario.models != MINILM
-        self.scenarios.append(
-            results.Scenario(
-                name=scenario.name,
-                title=scenario.title,
-                kind=scenario.kind,
-                models="generated" if random_weights else MINILM,
-                random_weights=random_weights,
-                rows=scenario.rows,
-                generator=scenario.generator,
-                windows=found.windows,
-                limits=found.limits,
-                slo_ms=scenario.slo_ms,
-                notes=found.notes,
-            )
+        self.scenarios[scenario.name] = results.Scenario(
+            name=scenario.name,
+            title=scenario.title,
+            kind=scenario.kind,
+            models="generated" if random_weights else MINILM,
+            random_weights=random_weights,
+            rows=scenario.rows,
+            generator=scenario.generator,
+            windows=found.windows,
+            limits=found.limits,
+            slo_ms=scenario.slo_ms,
+            notes=found.notes,
         )
         self._measured(self)

@@ -37,10 +37,10 @@ class Rounds:
         self._scenario = scenario
         self._corpus = corpus
         self._say = say
-        self._found = Measured()
+        self.found = Measured()
 
-    def run(self, deployments: Sequence[Deployment], limit: Limit) -> Measured:
-        """Measure all rounds. Raises WrongAnswers."""
+    def round(self, number: int, deployments: Sequence[Deployment], limit: Limit) -> None:
+        """Measure one round; what it found is added to `found`. Raises WrongAnswers."""
         kinds = {
             "closed": self._closed,
             "soak": self._soak,
@@ -48,9 +48,7 @@ class Rounds:
             "open": self._open,
             "knee": self._knee,
         }
-        for number in range(self._scenario.rounds):
-            kinds[self._scenario.kind](deployments, number, self._limit(limit, number))
-        return self._found
+        kinds[self._scenario.kind](deployments, number, self._limit(limit, number))
 
     def window(
         self,
@@ -123,14 +121,14 @@ class Rounds:
         return not found.errors and bool(bound and found.latency and found.latency.p99 <= bound)
 
     def _take(self, window: results.Window) -> None:
-        self._found.windows.append(window)
+        self.found.windows.append(window)
 
     def _limit(self, limit: Limit, number: int) -> float:
         """Measure the limit of this round; returns the best."""
         found = [
             results.Limit(number, rows, limit.batches(rows, LIMIT_SECONDS)["rate"]) for rows in ROWS
         ]
-        self._found.limits += found
+        self.found.limits += found
         best = max(each.rate for each in found)
         self._say(f"{self._scenario.name}: round {number + 1}, limit {best:.0f}/s")
         return best

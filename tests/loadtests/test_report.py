@@ -369,6 +369,13 @@ def test_the_report_tells_of_the_run_before(tmp_path: Path) -> None:
         assert "Ratios of two runs" in told or name == "report.md"
 
 
+def test_the_landed_report_follows_from_its_results() -> None:
+    folder = ROOT / "loadtests/report/bench"
+    found, earlier = (written.read(folder / name) for name in ("results.json", written.EARLIER))
+    said = page.contents(found, page.figures.draw(found, palette.titles(found)), earlier)
+    assert page.render("report.md", said) == (folder / "report.md").read_text()
+
+
 EVERY_KIND = [
     side_by_side([200, 220], [100, 100]),
     scenario([window(arm, point="50/s") for arm in ("gateway", "new")], "open", slo_ms=50.0),
