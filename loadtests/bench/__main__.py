@@ -58,7 +58,7 @@ def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, liste
     options = [*names, *(["--quick"] if quick else []), *([f"--arms {arms}"] if arms else [])]
     command = " ".join(["python -m loadtests.bench", *options])
     results.keep(out, command)
-    versions = machine.versions()
+    hardware, versions = machine.hardware(), machine.versions()
 
     def write(bench: Bench) -> None:
         """Write what is there by now: a run that is ended early is not lost."""
@@ -66,7 +66,7 @@ def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, liste
             command=command,
             started=began.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started),
-            machine=machine.hardware(),
+            machine=hardware,
             versions=versions | bench.versions,
             arms=list(bench.arms.values()),
             agreements=bench.agreements,

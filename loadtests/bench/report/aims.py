@@ -109,13 +109,19 @@ def _side_by_side(results: Results) -> Iterator[Aim]:
         yield Aim(f"p99 ÷ {arm}", 1.0, True, arm, lower, errors)
 
 
+def by_models(results: Results) -> dict[int, Cell]:
+    """Return what the gateway did with each number of models."""
+    return {
+        int(number(point)): cell
+        for scenario in results.scenarios
+        if scenario.kind == "scaling"
+        for (point, arm), cell in cells(scenario).items()
+        if arm == GATEWAY
+    }
+
+
 def _many_models(results: Results) -> Iterator[Aim]:
-    found: dict[int, Cell] = {}
-    for scenario in results.scenarios:
-        if scenario.kind == "scaling":
-            for (point, arm), cell in cells(scenario).items():
-                if arm == GATEWAY:
-                    found[int(number(point))] = cell
+    found = by_models(results)
     one = found.get(1)
     for models in MODELS:
         many = found.get(models)

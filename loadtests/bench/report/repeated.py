@@ -57,8 +57,8 @@ def _ratios(results: Results) -> Iterator[tuple[str, str, str, Spread]]:
     for aim in judge(results):
         if aim.spread and aim.arm == GATEWAY:  # the others are among the standings
             yield "", aim.name, GATEWAY, aim.spread
-    for scenario in results.scenarios:
+    for scenario in (each for each in results.scenarios if each.kind == "closed"):
         for (point, arm), cell in cells(scenario).items():
-            kept = ratio(cell.rounds(rate), limits(scenario))
-            if kept and arm == GATEWAY and scenario.kind == "closed":
+            kept = ratio(cell.rounds(rate), limits(scenario)) if arm == GATEWAY else None
+            if kept:
                 yield wording.at(scenario, point), "texts/s ÷ bare ONNX Runtime", GATEWAY, kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadtests.bench.report import wording
-from loadtests.bench.report.aims import Aim, headline
+from loadtests.bench.report.aims import Aim, by_models, headline
 from loadtests.bench.report.palette import GATEWAY, order
 from loadtests.bench.report.repeated import LEEWAY, Repeated
 from loadtests.bench.report.standings import Standing, standings
@@ -78,7 +78,7 @@ def misses(results: Results, aims: list[Aim], titles: dict[str, str]) -> list[st
 
 def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str]:
     if aim.arm == GATEWAY:
-        yield from _many(results, aim)
+        yield _many(results, aim)
         return
     chosen = headline(results)
     if chosen is None:
@@ -86,14 +86,7 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
     scenario, at = chosen
     found = cells(scenario)
     gateway, other = found[at, GATEWAY], found[at, aim.arm]
-    most = None if aim.at_most else ratio(limits(scenario), other.rounds(rate))
-    if most and most.median < aim.aim:
-        yield (
-            "It lies above the limit as measured: bare ONNX Runtime, without a server, does"
-            f" {wording.times(most)} the texts/s of {titles[aim.arm]}."
-        )
-    middle = gateway.over(other, p50) if aim.at_most else None
-    if middle:
+    if aim.at_most and (middle := gateway.over(other, p50)):
         yield f"Its p50 is {wording.times(middle)} that of {titles[aim.arm]}."
         if middle.median < 1:
             yield (
@@ -101,6 +94,12 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
                 " answered before others that came earlier."
             )
         return
+    most = ratio(limits(scenario), other.rounds(rate))
+    if most and most.median < aim.aim:
+        yield (
+            "It lies above the limit as measured: bare ONNX Runtime, without a server, does"
+            f" {wording.times(most)} the texts/s of {titles[aim.arm]}."
+        )
     groups = gateway.groups(cpu_by_group)
     total, costs = sum(groups.values()), gateway.over(other, cpu)
     if total and costs:
@@ -112,21 +111,18 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
         )
 
 
-def _many(results: Results, aim: Aim) -> Iterator[str]:
+def _many(results: Results, aim: Aim) -> str:
     """Say what a request costs with one model, and with as many as the aim is of."""
-    for scenario in results.scenarios:
-        found = cells(scenario)
-        few, many = found.get(("1", GATEWAY)), found.get((str(aim.models), GATEWAY))
-        if scenario.kind == "scaling" and few and many:
-            one, more = few.groups(cpu_by_group), many.groups(cpu_by_group)
-            parts = [
-                f"{name} {wording.number(one[name])} → {wording.number(more[name])}"
-                for name in sorted(more, key=more.__getitem__, reverse=True)
-            ]
-            yield (
-                "The same users ask so many models: each has fewer requests that can share a call,"
-                f" and a request costs more CPU time, in ms: {', '.join(parts)}."
-            )
+    found = by_models(results)
+    one, more = (found[models].groups(cpu_by_group) for models in (1, aim.models))
+    parts = [
+        f"{name} {wording.number(one[name])} → {wording.number(more[name])}"
+        for name in sorted(more, key=more.__getitem__, reverse=True)
+    ]
+    return (
+        "The same users ask so many models: each has fewer requests that can share a call,"
+        f" and a request costs more CPU time, in ms: {', '.join(parts)}."
+    )
 
 
 def losses(results: Results, titles: dict[str, str]) -> list[str]:
