@@ -74,6 +74,7 @@ class Processes:
             update={
                 "port": self._reserved.getsockname()[1],
                 "triton": endpoints,
+                "max_calls": settings.calls,
                 "processes": 1,
                 "shares_port": True,
             }

@@ -6,6 +6,7 @@ the one that `GATEWAY_CONFIG` names. A bad value stops the start and names the k
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,6 +21,8 @@ from pydantic_settings import (
 )
 
 DEFAULT_FILE = "gateway.toml"
+#: Calls in flight beside those that the cores work on.
+SPARE_CALLS = 2
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -76,6 +79,12 @@ class Settings(BaseSettings):
     queue_rows: int = Field(
         2048, ge=1, description="rows admitted to one release at once; beyond them: 429"
     )
+    max_calls: int = Field(
+        0,
+        ge=0,
+        description="short calls to Triton in flight over all models; 0: two more than cores if"
+        " embedded, else as many as come",
+    )
     request_timeout_ms: int = Field(
         30_000, ge=1, description="deadline of a request that sets none, and the longest it may set"
     )
@@ -100,6 +109,17 @@ class Settings(BaseSettings):
         "info", description="least severe level that is logged"
     )
     log_file: Path | None = Field(None, description="file for the JSON log; none is stderr")
+
+    @property
+    def calls(self) -> int:
+        """The most short calls in flight from this process; 0 where nothing bounds them.
+
+        The embedded Triton's cores are known: as many calls keep them busy, two more are on
+        their way, and several gateways share them.
+        """
+        if self.max_calls or self.triton:
+            return self.max_calls
+        return math.ceil((len(os.sched_getaffinity(0)) + SPARE_CALLS) / self.processes)
 
     @field_validator("models", "triton", mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from gateway.releases.manifest import Manifest, ManifestError
 from gateway.serving.live import Live
 from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.serving.standing import Standing
+from gateway.serving.turns import Turns
 from gateway.settings import Settings
 from gateway.triton.cluster import Cluster
 from gateway.triton.control import Version
@@ -46,6 +47,7 @@ class Fleet:
         self._cluster = cluster
         self._workers = workers
         self._pipeline = pipeline
+        self._turns = Turns(settings.calls)
         self._say = say
         self._standing = Standing(settings.run_dir / "traffic")
         self._settled: set[str] = set()  # models that are done starting
@@ -109,6 +111,7 @@ class Fleet:
                     found.releases.get(name) if found else None,
                     self._cluster,
                     self._workers,
+                    self._turns,
                     self._settings,
                 )
                 known = next((x for x in self._lives if x.definition == live.definition), None)

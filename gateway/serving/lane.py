@@ -23,6 +23,7 @@ from gateway.serving.admission import Admission
 from gateway.serving.backlog import Backlog, Row
 from gateway.serving.job import Job, Part
 from gateway.serving.packing import Bounds, length_of, stack
+from gateway.serving.turns import Turn, Turns
 from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
 
@@ -53,6 +54,7 @@ class Lane:
         release: Release,
         worker: Worker,
         cluster: Cluster,
+        turns: Turns,
         queue_rows: int,
     ) -> None:
         self.model = model
@@ -68,6 +70,7 @@ class Lane:
         self.admission = Admission(model, name, queue_rows)
         self._worker = worker
         self._cluster = cluster
+        self._turns = turns
         self.proven: dict[str, int] = {}
         self.idle = asyncio.Event()
         self.idle.set()
@@ -135,13 +138,13 @@ class Lane:
         most_rows, instances = limits or (batching.max_rows, 0)
         bounds = Bounds(min(batching.max_rows, most_rows), batching.max_tokens)
         most_calls = batching.max_calls or instances + 1
-        while self._calling < most_calls:
+        while self._backlog and self._calling < most_calls and self._turns.free(self._pump):
             rows = self._backlog.take(bounds, batching.call_tokens)
             if not rows:
                 break
             self._calling += 1
-            self._spawn(self._call(rows), [row.job for row in rows])
-        if self._calling == most_calls and self._backlog.due >= bounds.rows > len(self._jobs):
+            self._spawn(self._call(rows, self._turns.begin()), [row.job for row in rows])
+        if self._backlog.due >= bounds.rows > len(self._jobs):
             return  # the next call is there already: until it goes, more requests may come
         while self._preparing < PREPARE_CALLS and (parts := self._next_parts()):
             self._preparing += 1
@@ -186,7 +189,7 @@ class Lane:
         elif rows == self._prepare_rows and seconds < LONG_PREPARE / 4:
             self._prepare_rows = min(PREPARE_ROWS, rows * 2)
 
-    async def _call(self, rows: list[Row]) -> None:
+    async def _call(self, rows: list[Row], turn: Turn) -> None:
         started = time.perf_counter()
         try:
             stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
@@ -203,6 +206,7 @@ class Lane:
                 )
         finally:
             self._calling -= 1
+            turn.end()
             self._pump()
         inferred = time.perf_counter()
         results = await self._worker.finish(outputs, [row.prepared.context for row in rows])

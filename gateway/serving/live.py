@@ -18,6 +18,7 @@ from gateway.releases.lock import LockedRelease
 from gateway.releases.manifest import Release
 from gateway.serving.gate import Gate
 from gateway.serving.lane import Lane
+from gateway.serving.turns import Turns
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.triton.cluster import ALIGNING, LOADING, Cluster
@@ -44,6 +45,7 @@ class Live:
         locked: LockedRelease | None,
         cluster: Cluster,
         workers: Workers,
+        turns: Turns,
         settings: Settings,
     ) -> None:
         self.model = folder.name
@@ -56,6 +58,7 @@ class Live:
         self._locked = locked
         self._cluster = cluster
         self._workers = workers
+        self._turns = turns
         self._settings = settings
         self._worker: Worker | None = None
         self._gate: Gate | None = None
@@ -154,8 +157,15 @@ class Live:
             self._reject(str(error))
             return
         if self.lane is None:
-            rows = self._settings.queue_rows
-            self.lane = Lane(self.model, self.name, self.release, self._worker, self._cluster, rows)
+            self.lane = Lane(
+                self.model,
+                self.name,
+                self.release,
+                self._worker,
+                self._cluster,
+                self._turns,
+                self._settings.queue_rows,
+            )
         self._gate = gate
         self._proofs.clear()
         self._cluster.want(self.version, self._locked.model)

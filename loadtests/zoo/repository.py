@@ -58,6 +58,7 @@ RELEASES = f"""\
 [releases.{RELEASE}]
 model_version = 1
 preprocessor = "{REQUIREMENT}"
+batching = {{ call_tokens = 64 }}  # a call costs them more than it costs MiniLM, in tokens
 
 [traffic]
 {RELEASE} = 100

@@ -1,0 +1,90 @@
+"""Turns: as many calls as keep the cores busy, all lanes in turn, a slow one in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.serving import turns
+from gateway.serving.turns import Turn, Turns
+from gateway.settings import Settings
+
+
+class Lane:
+    """Has so many calls to make, and makes them as a lane does: while it may."""
+
+    def __init__(self, shared: Turns, name: str, calls: int, log: list[str]) -> None:
+        self._shared = shared
+        self._name = name
+        self._log = log
+        self.left = calls
+        self.running: list[Turn] = []
+
+    def pump(self) -> None:
+        while self.left and self._shared.free(self.pump):
+            self.left -= 1
+            self._log.append(self._name)
+            self.running.append(self._shared.begin())
+
+    def finish(self) -> None:
+        self.running.pop(0).end()
+        self.pump()
+
+
+async def test_lanes_take_turns_a_call_each() -> None:
+    log: list[str] = []
+    shared = Turns(2)
+    lanes = {name: Lane(shared, name, 4, log) for name in "abc"}
+    for lane in lanes.values():
+        lane.pump()
+        lane.pump()  # who asks again keeps its one place
+    assert log == ["a", "a"]
+    while len(log) < 12:
+        next(lane for lane in lanes.values() if lane.running).finish()
+        assert sum(len(lane.running) for lane in lanes.values()) == 2
+    # The first had both turns while nobody else was there; from then on one call each.
+    assert "".join(log) == "aa" + "abc" + "abc" + "bc" + "bc"
+
+
+async def test_who_has_nothing_left_when_its_turn_comes_passes_it_on() -> None:
+    log: list[str] = []
+    shared = Turns(1)
+    first, idle, last = (Lane(shared, name, 1, log) for name in ("first", "idle", "last"))
+    for lane in (first, idle, last):
+        lane.pump()
+    idle.left = 0  # its clients went away
+    first.finish()
+    assert log == ["first", "last"]
+
+
+async def test_a_long_call_gives_its_turn_back_before_it_ends() -> None:
+    log: list[str] = []
+    shared = Turns(1)
+    slow, quick = Lane(shared, "slow", 1, log), Lane(shared, "quick", 1, log)
+    slow.pump()
+    quick.pump()
+    assert log == ["slow"]
+    await asyncio.sleep(1.5 * turns.LONG_CALL)
+    assert log == ["slow", "quick"]
+    slow.left = 1
+    slow.finish()  # its turn was given back already: quick still has the only one
+    assert log == ["slow", "quick"]
+    quick.finish()
+    assert log == ["slow", "quick", "slow"]
+
+
+async def test_without_a_bound_nobody_waits() -> None:
+    log: list[str] = []
+    shared = Turns(0)
+    Lane(shared, "a", 500, log).pump()
+    assert len(log) == 500
+
+
+def test_the_embedded_tritons_cores_bound_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert Settings().calls == 10
+    assert Settings(processes=4).calls == 3
+    assert Settings(processes=4, max_calls=7).calls == 7
+    assert Settings(triton=("127.0.0.1:8001",)).calls == 0
+    assert Settings(triton=("127.0.0.1:8001",), max_calls=7).calls == 7
