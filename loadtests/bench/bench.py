@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from loadtests.bench import models, results, rollout
 from loadtests.bench.agreement import agree
 from loadtests.bench.deployment import GATEWAYS, Deployment, deployed, described
 from loadtests.bench.models import Models
-from loadtests.bench.rounds import Measured, Rounds, turns
+from loadtests.bench.rounds import Measured, Rounds
 from loadtests.bench.scenario import MINILM, Scenario
 from loadtests.bench.windows import Corpus
 from loadtests.load import corpus
@@ -52,12 +52,11 @@ class Bench:
         """Measure all. Raises ServiceError, Disagreement, WrongAnswers."""
         self._texts = self._folder / "texts.json"
         self._texts.write_text(json.dumps(corpus.texts(TEXTS)))
-        for embeds, chosen in itertools.groupby(scenarios, lambda each: each.models == MINILM):
-            if embeds:
+        for served, chosen in itertools.groupby(scenarios, lambda each: each.models):
+            if isinstance(served, str):
                 self._minilm(list(chosen))
             else:
-                for scenario in chosen:
-                    self._scaling(scenario)
+                self._scaling(list(chosen), served)
         for random_weights, windows in self._starts.items():
             if windows:
                 what = "generated models" if random_weights else "MiniLM"
@@ -85,49 +84,58 @@ class Bench:
             texts = Corpus(self._texts, TEXTS, limit.embed(self._folder))
             in_turns = [each for each in scenarios if each.kind != "rollout"]
             needed = dict.fromkeys(arm for each in in_turns for arm in each.arms)
-            deployments = {arm: self._start(running, arm, served) for arm in needed}
+            deployments = [self._start(running, arm, served) for arm in needed]
             rounds = {each.name: Rounds(each, texts, self._say) for each in in_turns}
-            for number in range(max((each.rounds for each in in_turns), default=0)):
-                for scenario in (each for each in in_turns if number < each.rounds):
-                    chosen = [deployments[arm] for arm in scenario.arms]
-                    rounds[scenario.name].round(number, chosen, limit)
-                    self._write(scenario, rounds[scenario.name].found)
+            self._in_turns(in_turns, rounds, deployments, limit)
             for scenario in (each for each in scenarios if each.kind == "rollout"):
                 found = rollout.measure(scenario, served, texts, self._new(), self._say)
                 self._write(scenario, found)
 
-    def _scaling(self, scenario: Scenario) -> None:
-        """Measure arm after arm: its deployments of all sizes are up at once, and take turns."""
-        assert not isinstance(scenario.models, str)  # noqa: S101 - it is not MiniLM's
-        sizes = {}
-        for count in scenario.models:
+    def _scaling(self, scenarios: Sequence[Scenario], sizes: Sequence[int]) -> None:
+        """Measure deployments of all sizes in turns: of all arms at once, or of arm after arm."""
+        made = []
+        for count in sizes:
             self._say(f"making {count} models of random weights ready")
             instances = max(1, len(os.sched_getaffinity(0)) // count)
-            sizes[count] = models.generated(self._built / f"zoo-{count}", count, instances)
+            made.append(models.generated(self._built / f"zoo-{count}", count, instances))
         texts = Corpus(self._texts, TEXTS, None)
-        found = Measured()
-        for arm in scenario.arms:
+        rounds = {each.name: Rounds(each, texts, self._say) for each in scenarios}
+        arms = list(dict.fromkeys(arm for each in scenarios for arm in each.arms))
+        for together in [[arm] for arm in arms] if scenarios[0].apart else [arms]:
             with ExitStack() as running:
-                deployments = [self._start(running, arm, each) for each in sizes.values()]
-                rounds = Rounds(scenario, texts, self._say)
-                for number in range(scenario.rounds):
-                    for deployment in turns(deployments, number):
-                        point = str(len(deployment.targets))
-                        found.windows.append(rounds.window(deployment, number, point))
-        self._write(scenario, found)
+                found = [self._start(running, arm, each) for each in made for arm in together]
+                self._in_turns(scenarios, rounds, found)
+
+    def _in_turns(
+        self,
+        scenarios: Sequence[Scenario],
+        rounds: Mapping[str, Rounds],
+        deployments: Sequence[Deployment],
+        limit: Limit | None = None,
+    ) -> None:
+        """Measure round by round, each of all scenarios."""
+        for number in range(max((each.rounds for each in scenarios), default=0)):
+            for scenario in (each for each in scenarios if number < each.rounds):
+                chosen = [each for each in deployments if each.arm in scenario.arms]
+                rounds[scenario.name].round(number, chosen, limit)
+                self._write(scenario, rounds[scenario.name].found)
 
     def _start(self, running: ExitStack, arm: str, served: Models) -> Deployment:
-        """Start an arm and compare its answers with the reference's; note how long it took."""
+        """Start an arm and compare its answers with the reference's.
+
+        How long it takes counts the first time: only some are started again.
+        """
         self._say(f"starting {arm}, {len(served.names)} models")
         deployment = running.enter_context(deployed(arm, served, self._new()))
         agree(deployment, most=1)
         seconds = time.monotonic() - deployment.started
         point = str(len(served.names))
         starts = self._starts[served.random_weights]
-        earlier = sum((each.arm, each.point) == (arm, point) for each in starts)
-        rss, pss = deployment.memory()
-        starts.append(results.Window(arm, earlier, point, seconds, rss_bytes=rss, pss_bytes=pss))
-        self.agreements.append(agree(deployment))
+        agreement = agree(deployment)
+        if not any((each.arm, each.point) == (arm, point) for each in starts):
+            rss, pss = deployment.memory()
+            starts.append(results.Window(arm, 0, point, seconds, rss_bytes=rss, pss_bytes=pss))
+            self.agreements.append(agreement)
         if arm not in self.arms or (arm in GATEWAYS and not served.random_weights):
             self.arms[arm] = described(arm, served)
         return deployment
@@ -149,5 +157,7 @@ class Bench:
             limits=found.limits,
             slo_ms=scenario.slo_ms,
             notes=found.notes,
+            arrivals=scenario.arrivals,
+            apart=scenario.apart,
         )
         self._measured(self)

@@ -16,10 +16,11 @@ import msgspec
 EARLIER = "earlier.json"
 #: closed: `users` who each send the next request when the answer is in. open: arrivals at a fixed
 #: rate, whether or not answers come; latencies count from the intended arrival. knee: open windows
-#: at rates that close in on the highest that holds `slo_ms`. scaling: closed windows on
-#: deployments of several numbers of models. neighbour: singles, alone and beside large batches.
-#: start: from nothing to the first right answer. rollout: a closed window in which the gateway
-#: goes over to another release. soak: one long closed window, cut into parts.
+#: at rates that close in on the highest that holds `slo_ms`. scaling: windows on deployments of
+#: several numbers of models, closed, or open where there are `arrivals`. neighbour: singles, alone
+#: and beside large batches. start: from nothing to the first right answer. rollout: a closed
+#: window in which the gateway goes over to another release. soak: one long closed window, cut into
+#: parts.
 Kind = Literal["closed", "open", "knee", "scaling", "neighbour", "start", "rollout", "soak"]
 
 
@@ -74,7 +75,8 @@ class Scenario(msgspec.Struct, frozen=True):
 
     `models` is `minilm` (real weights) or `generated` (random weights; points say how many).
     `rows` is instances a request; `generator` is what sent the load: `light` or `locust`.
-    `notes` are facts of this run that a reader needs, for instance why an arm was left out.
+    `arrivals` are requests a second. `apart`: each arm was measured by itself, minutes from the
+    others. `notes` are facts of this run that a reader needs, for instance why an arm was left out.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Scenario(msgspec.Struct, frozen=True):
     limits: list[Limit] = []
     slo_ms: float | None = None
     notes: list[str] = []
+    arrivals: float | None = None
+    apart: bool = False
 
 
 class Arm(msgspec.Struct, frozen=True):

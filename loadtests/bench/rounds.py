@@ -12,7 +12,9 @@ from loadtests.bench.scenario import Scenario
 from loadtests.bench.windows import Corpus, measure
 from loadtests.load.limit import ROWS, Limit
 
-LIMIT_SECONDS = 2.0
+LIMIT_SECONDS = 1.5
+#: What is compared with the limit, or has rates that are fractions of it.
+LIMITED = ("closed", "open", "knee")
 T = TypeVar("T")
 
 
@@ -39,7 +41,9 @@ class Rounds:
         self._say = say
         self.found = Measured()
 
-    def round(self, number: int, deployments: Sequence[Deployment], limit: Limit) -> None:
+    def round(
+        self, number: int, deployments: Sequence[Deployment], limit: Limit | None = None
+    ) -> None:
         """Measure one round; what it found is added to `found`. Raises WrongAnswers."""
         kinds = {
             "closed": self._closed,
@@ -47,8 +51,12 @@ class Rounds:
             "neighbour": self._neighbour,
             "open": self._open,
             "knee": self._knee,
+            "scaling": self._scaling,
         }
-        kinds[self._scenario.kind](deployments, number, self._limit(limit, number))
+        best = 0.0
+        if limit and self._scenario.kind in LIMITED:
+            best = self._limit(limit, number)
+        kinds[self._scenario.kind](deployments, number, best)
 
     def window(
         self,
@@ -88,6 +96,11 @@ class Rounds:
             for beside in turns((False, True), number):
                 point = "beside" if beside else "alone"
                 self._take(self.window(deployment, number, point, beside=beside))
+
+    def _scaling(self, deployments: Sequence[Deployment], number: int, _: float) -> None:
+        for deployment in turns(deployments, number):
+            models, rate = str(len(deployment.targets)), self._scenario.arrivals
+            self._take(self.window(deployment, number, models, rate=rate))
 
     def _open(self, deployments: Sequence[Deployment], number: int, limit: float) -> None:
         for fraction in self._scenario.rates:

@@ -26,7 +26,10 @@ class Beside(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One scenario. What each `kind` means stands in `results.Kind`.
 
-    `models` is `minilm`, or the size of generated deployments that are compared. `rates` are
+    `models` is `minilm`, or the sizes of generated deployments that are compared; scenarios in a
+    row of the same sizes share them. `apart`: they are too large to be up all at once, and arms
+    are measured one after the other. With `arrivals`, so many requests a second come at random
+    moments instead of `users` who wait for their answers. `rates` are
     fractions of the limit, which is measured first: those of an open scenario are all measured, a
     knee is looked for between the last that holds `slo_ms` (p99) and the first that does not, in
     `halvings` more windows. `sets` are those it belongs to; `quick` says what is other in the
@@ -49,6 +52,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slo_ms: float | None = None
     halvings: int = 1
     parts: int = 1
+    arrivals: float | None = None
+    apart: bool = False
     name: str = ""
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hdrh.histogram import HdrHistogram
 
@@ -15,6 +16,7 @@ from loadtests.bench import results as written
 from loadtests.bench import stages
 from loadtests.bench.report import aims, page, palette, sentences, statistics, tables
 from loadtests.bench.report.repeated import repeated
+from loadtests.bench.report.standings import standings
 from loadtests.bench.report.statistics import Spread
 from loadtests.bench.results import (
     Agreement,
@@ -264,18 +266,50 @@ def test_many_models_are_held_against_one_in_the_same_round() -> None:
         "scaling",
     )
     judged = {aim.name: aim for aim in aims.judge(results(found))}
-    of_21 = judged["texts/s with 21 models ÷ with one"]
+    of_21 = judged["texts/s with 21 models ÷ with one, closed loop"]
     assert of_21.spread == pytest.approx(Spread(0.925, 0.9, 0.95, 2))
     assert of_21.verdict == "met by 3%"
     (told,) = said(results(found), "misses")
     assert "100 models" in told
     assert told.endswith("a request costs more CPU time, in ms: services 4 → 4.")
-    assert judged["texts/s with 100 models ÷ with one"].verdict == "missed by 11%"
+    of_100 = judged["texts/s with 100 models ÷ with one, closed loop"]
+    assert of_100.verdict == "missed by 11%"
     rows = tables.windows(found, titles())[0].rows
     assert [row[1:] for row in rows] == [
-        ("21", "0.93× (0.90 to 0.95)", "10 (10 to 10)"),
-        ("100", "0.80×", "10"),
+        ("21", "0.93× (0.90 to 0.95)", "1.00× (1.00 to 1.00)", "10 (10 to 10)"),
+        ("100", "0.80×", "1.00×", "10"),
     ]
+
+
+def test_many_models_are_judged_by_each_load_they_were_under() -> None:
+    def many(name: str, rates: dict[str, float], **more: Any) -> Scenario:
+        windows = [window("gateway", 0, rate, point=at) for at, rate in rates.items()]
+        return msgspec.structs.replace(scenario(windows, "scaling", **more), name=name)
+
+    found = results(
+        many("closed", {"1": 100, "21": 70}),
+        many("arriving", {"1": 40, "21": 40}, arrivals=40.0),
+        many("apart", {"1": 100, "100": 50}, apart=True),
+    )
+    judged = {aim.name: aim.verdict for aim in aims.judge(found) if aim.arm == "gateway"}
+    assert judged == {
+        "texts/s with 21 models ÷ with one, closed loop": "missed by 22%",
+        "texts/s with 21 models ÷ with one, 40 arrivals/s": "met by 11%",
+        "texts/s with 100 models ÷ with one, closed loop": "missed by 44%",
+    }
+    assert [aim.verdict for aim in aims.judge(results())][-2:] == ["not measured"] * 2
+
+
+def test_arms_that_were_measured_apart_are_compared_in_memory_alone() -> None:
+    def both(**more: Any) -> list[str]:
+        memory = {"pss_bytes": {"services": MIB}}
+        windows = [window(arm, point="1", **memory) for arm in ("gateway", "tornado_onnx")]
+        standing = standings(results(scenario(windows, "scaling", **more)))
+        return [each.quantity for each in standing]
+
+    assert both() == ["texts/s", "p99", "CPU time a request", "memory (PSS)"]
+    assert both(arrivals=40.0) == ["p99", "CPU time a request"]
+    assert both(apart=True) == ["memory (PSS)"]
 
 
 def test_the_knee_is_the_highest_rate_that_held_without_errors() -> None:
@@ -321,6 +355,24 @@ def test_two_runs_agree_where_their_spreads_meet(earlier: list[float], agree: bo
     assert f"{len(found)} of the same ratios: on {len(found) - (not agree)} of them" in told
     last = tables.runs(list(found.values()), titles()).rows[0][-1]
     assert last == ("yes" if agree else "no")
+
+
+@pytest.mark.parametrize(("earlier", "agree"), [(104, True), (106, False)])
+def test_memory_may_differ_more_as_a_run_has_one_start(earlier: int, agree: bool) -> None:
+    def run(used: int) -> Results:
+        memory = {"gateway": used * MIB, "tornado_onnx": 100 * MIB}
+        return results(
+            scenario(
+                [
+                    window(arm, at, pss_bytes={"services": memory[arm]})
+                    for arm in memory
+                    for at in (0, 1)
+                ]
+            )
+        )
+
+    found = {each.quantity: each for each in repeated(run(100), run(earlier))}
+    assert found["memory (PSS)"].agrees is agree
 
 
 def test_stages_are_drawn_for_those_who_tell_of_them() -> None:

@@ -84,6 +84,14 @@ def test_a_neighbour_is_there_in_half_of_the_windows(asked: list[tuple[int, str,
     assert of_fast == [(0, "alone"), (0, "beside +"), (1, "beside +"), (1, "alone")]
 
 
+def test_many_models_are_asked_by_users_or_arrivals(asked: list[tuple[int, str, str]]) -> None:
+    found = run("scaling", kind="scaling", arrivals=30, rounds=1)
+    assert [point for *_, point in asked] == ["0"] * len(HOLDS)  # the stand-ins have no models
+    assert not found.limits
+    assert found.windows[-1].latency
+    assert found.windows[-1].latency.p99 == 251.0  # `slow` was asked at that rate
+
+
 @pytest.mark.parametrize("name", scenario.names())
 def test_every_scenario_is_declared_rightly(name: str) -> None:
     for chosen in ("full", "quick"):
@@ -93,3 +101,4 @@ def test_every_scenario_is_declared_rightly(name: str) -> None:
         assert bool(declared.rates) == (declared.kind in {"open", "knee"})
         assert bool(declared.beside) >= (declared.kind == "neighbour")
         assert bool(declared.slo_ms) == (declared.kind == "knee")
+        assert bool(declared.arrivals or declared.apart) <= (declared.kind == "scaling")

@@ -27,8 +27,9 @@ REAL = "minilm"
 class Aim(NamedTuple):
     """One aim, with what was measured of it; `spread` is None where nothing was.
 
-    `arm` is whom the gateway is compared with; the gateway itself for numbers of models. `at_most`
-    says that less is better: then `aim` must not be reached.
+    `arm` is whom the gateway is compared with; the gateway itself for numbers of `models`, as
+    measured in `scenario`. `at_most` says that less is better: then `aim` must not be
+    reached.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Aim(NamedTuple):
     spread: Spread | None
     errors: int = 0
     models: int = 1
+    scenario: str = ""
 
     @property
     def met(self) -> bool:
@@ -109,26 +111,26 @@ def _side_by_side(results: Results) -> Iterator[Aim]:
         yield Aim(f"p99 ÷ {arm}", 1.0, True, arm, lower, errors)
 
 
-def by_models(results: Results) -> dict[int, Cell]:
+def by_models(scenario: Scenario) -> dict[int, Cell]:
     """Return what the gateway did with each number of models."""
-    return {
-        int(number(point)): cell
-        for scenario in results.scenarios
-        if scenario.kind == "scaling"
-        for (point, arm), cell in cells(scenario).items()
-        if arm == GATEWAY
-    }
+    found = cells(scenario)
+    return {int(number(point)): cell for (point, arm), cell in found.items() if arm == GATEWAY}
 
 
 def _many_models(results: Results) -> Iterator[Aim]:
-    found = by_models(results)
-    one = found.get(1)
     for models in MODELS:
-        many = found.get(models)
-        kept = many.over(one, rate) if many and one else None
-        errors = many.errors + one.errors if many and one else 0
-        name = f"texts/s with {models} models ÷ with one"
-        yield Aim(name, KEPT, False, GATEWAY, kept, errors, models)
+        name, measured = f"texts/s with {models} models ÷ with one", False
+        for scenario in (each for each in results.scenarios if each.kind == "scaling"):
+            found = by_models(scenario)
+            if (many := found.get(models)) and (one := found.get(1)):
+                measured = True
+                kept, errors = many.over(one, rate), many.errors + one.errors
+                load = wording.load(scenario)
+                yield Aim(
+                    f"{name}, {load}", KEPT, False, GATEWAY, kept, errors, models, scenario.name
+                )
+        if not measured:
+            yield Aim(name, KEPT, False, GATEWAY, None)
 
 
 def bound(aim: Aim) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from loadtests.bench.report import wording
 from loadtests.bench.report.aims import Aim, by_models, headline
 from loadtests.bench.report.palette import GATEWAY, order
-from loadtests.bench.report.repeated import LEEWAY, Repeated
+from loadtests.bench.report.repeated import LEEWAY, MEMORY_LEEWAY, Repeated
 from loadtests.bench.report.standings import Standing, standings
 from loadtests.bench.report.statistics import (
     Cell,
@@ -113,7 +113,8 @@ def _reasons(results: Results, aim: Aim, titles: dict[str, str]) -> Iterator[str
 
 def _many(results: Results, aim: Aim) -> str:
     """Say what a request costs with one model, and with as many as the aim is of."""
-    found = by_models(results)
+    (scenario,) = (each for each in results.scenarios if each.name == aim.scenario)
+    found = by_models(scenario)
     one, more = (found[models].groups(cpu_by_group) for models in (1, aim.models))
     parts = [
         f"{name} {wording.number(one[name])} → {wording.number(more[name])}"
@@ -148,7 +149,8 @@ def agreement(found: Sequence[Repeated], earlier: Results) -> str:
     return (
         f"The run before this one ({earlier.started}) measured {len(found)} of the same ratios:"
         f" on {len(found) - len(apart)} of them the two agree, that is, their spreads meet, or"
-        f" come within {LEEWAY:.0%} of each other."
+        f" come within {LEEWAY:.0%} of each other ({MEMORY_LEEWAY:.0%} for memory, of which the"
+        " spread does not tell: each arm was started once)."
     )
 
 

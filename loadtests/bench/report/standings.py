@@ -37,11 +37,13 @@ MEMORY = Quantity("memory (PSS)", pss, False)
 START = Quantity("seconds to the first answer", seconds, False)
 CLOSED = (RATE, P99, CPU, MEMORY)
 #: At a given rate of arrivals everybody handles the same texts/s, or has errors or a queue.
-#: Many models are measured arm after arm, too far apart in time to compare their rates.
+OPEN = (P99, CPU)
+#: What does not change with the machine's speed: all that arms measured minutes apart can share.
+STEADY = (MEMORY,)
 QUANTITIES: dict[Kind, Sequence[Quantity]] = {
     "closed": CLOSED,
-    "open": (P99, CPU),
-    "scaling": (CPU, MEMORY),
+    "open": OPEN,
+    "scaling": CLOSED,
     "neighbour": (RATE, P99),
     "rollout": (RATE, P99),
     "soak": CLOSED,
@@ -73,12 +75,17 @@ def standings(results: Results) -> Iterator[Standing]:
         found = cells(scenario)
         for point in dict.fromkeys(point for point, _ in found):
             gateway = found.get((point, GATEWAY))
-            for quantity in QUANTITIES[scenario.kind] if gateway else ():
+            for quantity in _quantities(scenario) if gateway else ():
                 for arm in order(arm for at, arm in found if at == point):
                     spread = gateway and gateway.over(found[point, arm], quantity.read)
                     if arm != GATEWAY and spread:
                         where = wording.at(scenario, point)
                         yield Standing(where, quantity.name, quantity.more, arm, spread)
+
+
+def _quantities(scenario: Scenario) -> Sequence[Quantity]:
+    found = OPEN if scenario.arrivals else QUANTITIES[scenario.kind]
+    return [each for each in found if not scenario.apart or each in STEADY]
 
 
 def _knees(scenario: Scenario) -> Iterator[Standing]:

@@ -162,9 +162,12 @@ def _scaling(scenario: Scenario, titles: Titles) -> Table:
         if base and further:
             few, many = base.rounds(pss), cell.rounds(pss)
             added = Spread.of([(many[r] - few[r]) / further for r in many if r in few])
-            kept, memory = cell.over(base, rate), wording.spread(added, wording.MIB)
-            rows.append((titles[arm], point, wording.times(kept), memory))
-    head = ("arm", "models", f"texts/s ÷ with {at[0]}", "PSS MiB a further model")
+            kept = [wording.times(cell.over(base, read)) for read in (rate, p99)]
+            rows.append((titles[arm], point, *kept, wording.spread(added, wording.MIB)))
+    head = (
+        *("arm", "models", f"texts/s ÷ with {at[0]}", f"p99 ÷ with {at[0]}"),
+        "PSS MiB a further model",
+    )
     return Table(f"Many models: {wording.label(scenario)}", head, rows)
 
 

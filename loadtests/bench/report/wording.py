@@ -50,6 +50,11 @@ def where(scenario: Scenario, point: str) -> str:
     return point + noun + ("s" if noun and point != "1" else "")
 
 
+def load(scenario: Scenario) -> str:
+    """Return what load many models are under."""
+    return f"{number(scenario.arrivals)} arrivals/s" if scenario.arrivals else "closed loop"
+
+
 def at(scenario: Scenario, point: str) -> str:
     """Return a scenario's label with the point, where its title does not name just that already."""
     named = where(scenario, point)
