@@ -35,7 +35,7 @@ bench-micro: install models wheels  ## measure the gateway against the machine's
 	@.venv/bin/python -m loadtests.micro $(BENCH)
 
 .PHONY: bench
-bench: install models wheels baselines  ## compare with the architectures it replaces, some 25 minutes (BENCH="--help")
+bench: install models wheels baselines  ## compare with the architectures it replaces, some 40 minutes (BENCH="--help")
 	@.venv/bin/python -m loadtests.bench $(BENCH)
 	@.venv/bin/python -m loadtests.bench.report .run/bench/results.json --out .run/bench/report
 

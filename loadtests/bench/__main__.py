@@ -33,7 +33,7 @@ BUILT = Path(".run/bench-models")
 def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, listed: bool) -> None:
     """Measure the gateway and the architectures it replaces, in turns, on this machine.
 
-    Runs the scenarios named, or those of the full set (some 25 minutes). Writes
+    Runs the scenarios named, or those of the full set (some 40 minutes). Writes
     results.json; `python -m loadtests.bench.report` makes the report of it.
     """
     if listed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
 import subprocess
 import sys
@@ -14,8 +16,7 @@ from hdrh.histogram import HdrHistogram
 
 from loadtests.bench import results as written
 from loadtests.bench import stages
-from loadtests.bench.report import aims, page, palette, sentences, statistics, tables
-from loadtests.bench.report.repeated import repeated
+from loadtests.bench.report import aims, page, palette, repeated, sentences, statistics, tables
 from loadtests.bench.report.standings import standings
 from loadtests.bench.report.statistics import Spread
 from loadtests.bench.results import (
@@ -220,7 +221,7 @@ def test_singles_alone_and_beside_batches_are_told_apart() -> None:
     assert said(given, "losses") == [
         "All neighbour, beside, texts/s: 0.50× (0.50 to 0.50) that of Tornado + ONNX Runtime."
     ]
-    assert {(each.where, each.now.median) for each in repeated(given, given)} >= {
+    assert {(each.where, each.now.median) for each in repeated.compare(given, given)} >= {
         ("All neighbour, alone", 2.0),
         ("All neighbour, beside", 0.5),
     }
@@ -336,25 +337,52 @@ def test_the_knee_is_the_highest_rate_that_held_without_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "agree"),
+    ("earlier", "agree", "meet"),
     [
-        ([150, 160], True),  # the spreads meet
-        ([250, 300], False),
-        ([120, 123], True),  # nearly
-        ([100, 110], False),
+        ([150, 160], True, True),
+        ([120, 123], True, False),  # beyond the rounds, but not by more than they differ
+        ([250, 300], False, False),
+        ([60, 61], False, False),
     ],
 )
-def test_two_runs_agree_where_their_spreads_meet(earlier: list[float], agree: bool) -> None:
+def test_two_runs_agree_where_their_rounds_explain_the_difference(
+    earlier: list[float], agree: bool, meet: bool
+) -> None:
     runs = [results(side_by_side(rates, [100, 100])) for rates in ([125, 155], earlier)]
-    found = {each.quantity: each for each in repeated(*runs)}
-    assert found["texts/s"].agrees is agree
+    found = {each.quantity: each for each in repeated.compare(*runs)}
+    assert (found["texts/s"].agrees, found["texts/s"].meets) == (agree, meet)
     assert found["p99"].agrees  # equal
-    backwards = {each.quantity: each for each in repeated(*reversed(runs))}
+    backwards = {each.quantity: each for each in repeated.compare(*reversed(runs))}
     assert backwards["texts/s"].agrees is agree
     told = sentences.agreement(list(found.values()), runs[1])
     assert f"{len(found)} of the same ratios: on {len(found) - (not agree)} of them" in told
     last = tables.runs(list(found.values()), titles()).rows[0][-1]
     assert last == ("yes" if agree else "no")
+
+
+def test_chance_parts_one_of_a_hundred_ratios_in_a_few_pairs_of_runs() -> None:
+    rng = random.Random(8)
+    rounds, noise, alike, groups, pairs = 5, 0.1, 10, 10, 200
+
+    def run(shift: float = 1.0) -> Spread:
+        values = [shift * math.exp(rng.gauss(0, noise)) for _ in range(rounds)]
+        found = Spread.of(values)
+        assert found
+        return found
+
+    def apart(both: list[tuple[Spread, Spread]]) -> int:
+        found = repeated.deviation([spread for pair in both for spread in pair])
+        most = repeated.allowed(found, *both[0], alike * groups)
+        medians = [sorted(spread.median for spread in pair) for pair in both]
+        return sum(other / one > most for one, other in medians)
+
+    parted = [
+        any(apart([(run(), run()) for _ in range(alike)]) for _ in range(groups))
+        for _ in range(pairs)
+    ]
+    assert sum(parted) / pairs < 2 * repeated.CHANCE
+    changed = [apart([(run(1.5), run())] + [(run(), run()) for _ in range(alike - 1)])]
+    assert changed == [1]  # half as much again does not hide in that noise
 
 
 @pytest.mark.parametrize(("earlier", "agree"), [(104, True), (106, False)])
@@ -371,7 +399,7 @@ def test_memory_may_differ_more_as_a_run_has_one_start(earlier: int, agree: bool
             )
         )
 
-    found = {each.quantity: each for each in repeated(run(100), run(earlier))}
+    found = {each.quantity: each for each in repeated.compare(run(100), run(earlier))}
     assert found["memory (PSS)"].agrees is agree
 
 
@@ -390,9 +418,9 @@ def test_stages_are_drawn_for_those_who_tell_of_them() -> None:
 
 def test_only_what_both_runs_have_with_a_spread_is_compared() -> None:
     both = results(side_by_side([200, 210], [100, 100]), scenario([window("gateway")], "rollout"))
-    assert not repeated(both, results())
-    assert not repeated(both, results(side_by_side([200], [100])))
-    assert {each.arm for each in repeated(both, both)} == {"tornado_onnx"}
+    assert not repeated.compare(both, results())
+    assert not repeated.compare(both, results(side_by_side([200], [100])))
+    assert {each.arm for each in repeated.compare(both, both)} == {"tornado_onnx"}
 
 
 def test_a_run_keeps_the_one_before_of_the_same_command(tmp_path: Path) -> None:

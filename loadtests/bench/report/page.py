@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from loadtests.bench.report import aims, figures, palette, sentences, tables, wording
 from loadtests.bench.report.plots import Plot
-from loadtests.bench.report.repeated import repeated
+from loadtests.bench.report.repeated import compare
 from loadtests.bench.results import Results
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,7 +37,7 @@ def contents(
     """Return everything that the templates show."""
     titles = palette.titles(results)
     judged = aims.judge(results)
-    both = repeated(results, earlier) if earlier else []
+    both = compare(results, earlier) if earlier else []
     return {
         "results": results,
         "rounds": len({w.round for s in results.scenarios for w in s.windows}),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from loadtests.bench.report import wording
 from loadtests.bench.report.aims import Aim, by_models, headline
 from loadtests.bench.report.palette import GATEWAY, order
-from loadtests.bench.report.repeated import LEEWAY, MEMORY_LEEWAY, Repeated
+from loadtests.bench.report.repeated import CHANCE, LEEWAY, MEMORY_LEEWAY, Repeated
 from loadtests.bench.report.standings import Standing, standings
 from loadtests.bench.report.statistics import (
     Cell,
@@ -145,12 +145,17 @@ def losses(results: Results, titles: dict[str, str]) -> list[str]:
 
 def agreement(found: Sequence[Repeated], earlier: Results) -> str:
     """Say on how many ratios two runs agree, and what that means."""
-    apart = [each for each in found if not each.agrees]
+    agree, meet = (sum(getattr(each, how) for each in found) for how in ("agrees", "meets"))
+    apart = sorted(each.apart for each in found)
+    half, most = (apart[int(share * (len(apart) - 1))] for share in (0.5, 0.9))
     return (
         f"The run before this one ({earlier.started}) measured {len(found)} of the same ratios:"
-        f" on {len(found) - len(apart)} of them the two agree, that is, their spreads meet, or"
-        f" come within {LEEWAY:.0%} of each other ({MEMORY_LEEWAY:.0%} for memory, of which the"
-        " spread does not tell: each arm was started once)."
+        f" on {agree} of them the two agree, that is, their medians are no further apart than the"
+        f" rounds’ differences explain, all {len(found)} ratios in {1 - CHANCE:.0%} of such pairs"
+        f" of runs, or than {LEEWAY:.0%} ({MEMORY_LEEWAY:.0%} for memory, of which a run has one"
+        f" start). Half of the medians are within {half - 1:.0%} of each other, nine in ten within"
+        f" {most - 1:.0%}, and the furthest {apart[-1]:.2f}× apart. On {meet} of the ratios the"
+        " rounds of one run reach into those of the other."
     )
 
 

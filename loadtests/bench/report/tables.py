@@ -103,11 +103,16 @@ def runs(found: Sequence[Repeated], titles: Titles) -> Table:
             wording.ABSENT if each.arm == GATEWAY else titles[each.arm],
             wording.times(each.now),
             wording.times(each.earlier),
+            f"{each.apart:.2f}×",
+            f"{each.allowed:.2f}×",
             "yes" if each.agrees else "no",
         )
-        for each in sorted(found, key=lambda each: each.agrees)
+        for each in sorted(found, key=lambda each: each.allowed / each.apart)
     ]
-    head = ("gateway’s", "÷ that of", "this run", "the run before", "agree")
+    head = (
+        *("gateway’s", "÷ that of", "this run", "the run before"),
+        *("apart", "by chance up to", "agree"),
+    )
     return Table("Ratios of two runs", head, rows)
 
 
