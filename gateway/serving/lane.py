@@ -1,6 +1,7 @@
 """One live release: queue → preprocess → pack → infer → postprocess.
 
-Nothing waits for company: a stage takes what has arrived as soon as it has room. While calls are
+Nothing waits for company: a stage takes what has arrived as soon as it has room (and a call its
+turn, where other models keep the cores busy). While calls are
 in flight rows gather, and so batches form by themselves exactly when there is load.
 """
 
@@ -127,6 +128,7 @@ class Lane:
 
     async def close(self) -> None:
         """Cancel what still runs."""
+        self._turns.forget(self._pump)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -47,6 +47,10 @@ class Turns:
             self._waiting.setdefault(proceed)
         return self._free > 0
 
+    def forget(self, proceed: Callable[[], None]) -> None:
+        """Call `proceed` no more."""
+        self._waiting.pop(proceed, None)
+
     def begin(self) -> Turn:
         """Take one that is free; its `end` must follow."""
         self._free -= 1

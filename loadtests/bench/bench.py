@@ -52,11 +52,12 @@ class Bench:
         """Measure all. Raises ServiceError, Disagreement, WrongAnswers."""
         self._texts = self._folder / "texts.json"
         self._texts.write_text(json.dumps(corpus.texts(TEXTS)))
-        for served, chosen in itertools.groupby(scenarios, lambda each: each.models):
+        alike = itertools.groupby(scenarios, lambda each: (each.models, each.apart))
+        for (served, apart), chosen in alike:
             if isinstance(served, str):
                 self._minilm(list(chosen))
             else:
-                self._scaling(list(chosen), served)
+                self._scaling(list(chosen), served, apart=apart)
         for random_weights, windows in self._starts.items():
             if windows:
                 what = "generated models" if random_weights else "MiniLM"
@@ -91,7 +92,7 @@ class Bench:
                 found = rollout.measure(scenario, served, texts, self._new(), self._say)
                 self._write(scenario, found)
 
-    def _scaling(self, scenarios: Sequence[Scenario], sizes: Sequence[int]) -> None:
+    def _scaling(self, scenarios: Sequence[Scenario], sizes: Sequence[int], *, apart: bool) -> None:
         """Measure deployments of all sizes in turns: of all arms at once, or of arm after arm."""
         made = []
         for count in sizes:
@@ -101,7 +102,7 @@ class Bench:
         texts = Corpus(self._texts, TEXTS, None)
         rounds = {each.name: Rounds(each, texts, self._say) for each in scenarios}
         arms = list(dict.fromkeys(arm for each in scenarios for arm in each.arms))
-        for together in [[arm] for arm in arms] if scenarios[0].apart else [arms]:
+        for together in [[arm] for arm in arms] if apart else [arms]:
             with ExitStack() as running:
                 found = [self._start(running, arm, each) for each in made for arm in together]
                 self._in_turns(scenarios, rounds, found)

@@ -5,14 +5,19 @@ Servers are stood in for: what is tested is which windows are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
-from loadtests.bench import results, rounds, scenario
+from loadtests.bench import bench, models, results, rounds, scenario
 from loadtests.bench.deployment import Deployment
 from loadtests.bench.windows import Corpus
 from loadtests.load.limit import Limit
+from loadtests.load.plan import Target
 
 LIMIT = 100.0
 #: The highest rate that each arm holds.
@@ -28,7 +33,7 @@ class StandIn:
 
 
 def deployments() -> list[Deployment]:
-    given: list[Any] = [None, 0, "predict", [], None, 0.0]
+    given: list[Any] = [None, 0, "predict", [Target("a"), Target("b"), Target("c")], None, 0.0]
     return [Deployment(arm, *given) for arm in HOLDS]
 
 
@@ -84,12 +89,62 @@ def test_a_neighbour_is_there_in_half_of_the_windows(asked: list[tuple[int, str,
     assert of_fast == [(0, "alone"), (0, "beside +"), (1, "beside +"), (1, "alone")]
 
 
-def test_many_models_are_asked_by_users_or_arrivals(asked: list[tuple[int, str, str]]) -> None:
-    found = run("scaling", kind="scaling", arrivals=30, rounds=1)
-    assert [point for *_, point in asked] == ["0"] * len(HOLDS)  # the stand-ins have no models
+@pytest.mark.parametrize(("arrivals", "p99"), [(None, 250.0), (30, 251.0)])
+def test_many_models_are_asked_by_users_or_arrivals(
+    asked: list[tuple[int, str, str]], arrivals: float | None, p99: float
+) -> None:
+    found = run("scaling", kind="scaling", arrivals=arrivals, rounds=1)
+    assert [point for *_, point in asked] == ["3"] * len(HOLDS)
     assert not found.limits
     assert found.windows[-1].latency
-    assert found.windows[-1].latency.p99 == 251.0  # `slow` was asked at that rate
+    assert found.windows[-1].latency.p99 == p99  # `slow` is late at that rate
+
+
+@pytest.mark.parametrize(
+    ("apart", "order"),
+    [
+        (False, "+a1 +b1 +a2 +b2 a1 b1 a2 b2 a1 a2 b2 a2 b1 a1 -b2 -a2 -b1 -a1"),
+        (True, "+a1 +a2 a1 a2 a1 a2 a2 a1 -a2 -a1 +b1 +b2 b1 b2 b2 b1 -b2 -b1"),
+    ],
+)
+def test_deployments_are_up_together_or_arm_after_arm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, apart: bool, order: str
+) -> None:
+    events: list[str] = []
+
+    class Service:
+        def processes(self) -> dict[str, list[Any]]:
+            return {}
+
+    @contextmanager
+    def deployed(arm: str, served: models.Models, _: Path) -> Iterator[Deployment]:
+        name = f"{arm}{len(served.names)}"
+        events.append(f"+{name}")
+        targets = [Target(model) for model in served.names]
+        yield Deployment(arm, served, 0, "predict", targets, cast("Any", Service()), 0.0)
+        events.append(f"-{name}")
+
+    def measure(deployment: Deployment, *_: Any) -> tuple[results.Window, str]:
+        events.append(f"{deployment.arm}{len(deployment.targets)}")
+        return results.Window(deployment.arm, 0, "", 1), ""
+
+    def generated(folder: Path, count: int, _: int) -> models.Models:
+        return models.Models(folder, [str(number) for number in range(count)], "scores", {})
+
+    monkeypatch.setattr(bench, "deployed", deployed)
+    monkeypatch.setattr(bench, "agree", lambda *_, **__: None)
+    monkeypatch.setattr(bench, "described", lambda *_: None)
+    monkeypatch.setattr(models, "generated", generated)
+    monkeypatch.setattr(rounds, "measure", measure)
+    common = {"title": "", "kind": "scaling", "sets": [], "models": [1, 2], "apart": apart}
+    declared = [
+        {"name": "users", "arms": ["a", "b"], "rounds": 2},
+        {"name": "arrivals", "arms": ["a"], "rounds": 1, "arrivals": 9},
+    ]
+    run = bench.Bench(tmp_path, tmp_path, lambda _: None, lambda _: None)
+    run.run([msgspec.convert(common | each, scenario.Scenario) for each in declared])
+    assert events == order.split()
+    assert [len(run.scenarios[each].windows) for each in ("users", "arrivals")] == [8, 2]
 
 
 @pytest.mark.parametrize("name", scenario.names())

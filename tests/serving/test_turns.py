@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
+from statistics import median
 
+import httpx
 import pytest
 
 from gateway.serving import turns
 from gateway.serving.turns import Turn, Turns
 from gateway.settings import Settings
+from tests.support.stack import serve
 
 
 class Lane:
@@ -58,6 +63,18 @@ async def test_who_has_nothing_left_when_its_turn_comes_passes_it_on() -> None:
     assert log == ["first", "last"]
 
 
+async def test_who_has_gone_gets_no_turn() -> None:
+    log: list[str] = []
+    shared = Turns(1)
+    first, gone, last = (Lane(shared, name, 1, log) for name in ("first", "gone", "last"))
+    for lane in (first, gone, last):
+        lane.pump()
+    shared.forget(gone.pump)
+    shared.forget(gone.pump)
+    first.finish()
+    assert log == ["first", "last"]
+
+
 async def test_a_long_call_gives_its_turn_back_before_it_ends() -> None:
     log: list[str] = []
     shared = Turns(1)
@@ -88,3 +105,38 @@ def test_the_embedded_tritons_cores_bound_the_calls(monkeypatch: pytest.MonkeyPa
     assert Settings(processes=4, max_calls=7).calls == 7
     assert Settings(triton=("127.0.0.1:8001",)).calls == 0
     assert Settings(triton=("127.0.0.1:8001",), max_calls=7).calls == 7
+
+
+async def test_real_models_share_one_turn_and_all_are_answered(tmp_path: Path) -> None:
+    models, body = ("minilm", "minilm_torchscript"), {"inputs": ["Short."] * 64}
+    stack = serve(tmp_path, models=",".join(models), max_calls="1")
+    answered = dict.fromkeys(models, 0)
+    in_flight = []
+    try:
+        async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
+
+            async def user(model: str, patience: str) -> None:
+                for _ in range(10):
+                    headers = {"X-Request-Timeout-Ms": patience}
+                    path = f"/{model}_batch_predict"
+                    answer = await client.post(path, json=body, headers=headers)
+                    assert answer.status_code in ({200} if patience != "1" else {200, 504})
+                    if answer.status_code == 200:
+                        answered[model] += 1
+
+            users = [
+                asyncio.create_task(user(model, patience))
+                for model in models
+                for patience in ["30000"] * 3 + ["1"]  # one who hardly ever waits long enough
+            ]
+            while not all(task.done() for task in users):
+                text = (await client.get("/metrics")).text
+                found = re.findall(r"^gateway_calls_in_flight{.*} (\S+)$", text, re.MULTILINE)
+                in_flight.append(sum(map(float, found)))
+                await asyncio.sleep(0.005)
+            await asyncio.gather(*users)
+    finally:
+        stack.interrupt()
+    assert min(answered.values()) >= 3 * 10
+    # One at a time, but for calls that take long on a busy machine; without a bound it is four.
+    assert median(count for count in in_flight if count) < 3

@@ -118,19 +118,25 @@ def by_models(scenario: Scenario) -> dict[int, Cell]:
 
 
 def _many_models(results: Results) -> Iterator[Aim]:
+    scalings = [each for each in results.scenarios if each.kind == "scaling"]
     for models in MODELS:
-        name, measured = f"texts/s with {models} models ÷ with one", False
-        for scenario in (each for each in results.scenarios if each.kind == "scaling"):
-            found = by_models(scenario)
-            if (many := found.get(models)) and (one := found.get(1)):
-                measured = True
-                kept, errors = many.over(one, rate), many.errors + one.errors
-                load = wording.load(scenario)
-                yield Aim(
-                    f"{name}, {load}", KEPT, False, GATEWAY, kept, errors, models, scenario.name
-                )
-        if not measured:
-            yield Aim(name, KEPT, False, GATEWAY, None)
+        measured = [aim for each in scalings if (aim := _kept(each, models))]
+        yield from measured or [Aim(_many(models), KEPT, False, GATEWAY, None)]
+
+
+def _kept(scenario: Scenario, models: int) -> Aim | None:
+    """Return what many models keep of one's rate; None where they were not both measured."""
+    found = by_models(scenario)
+    many, one = found.get(models), found.get(1)
+    if not (many and one):
+        return None
+    name, errors = f"{_many(models)}, {wording.load(scenario)}", many.errors + one.errors
+    kept = many.over(one, rate)
+    return Aim(name, KEPT, False, GATEWAY, kept, errors, models, scenario.name)
+
+
+def _many(models: int) -> str:
+    return f"texts/s with {models} models ÷ with one"
 
 
 def bound(aim: Aim) -> str:

@@ -2,8 +2,8 @@
 
 Least and greatest of a few rounds tell how far rounds differ, not how far two runs may: by chance
 alone, all five rounds of one run lie beyond all five of another in 2 of 252 cases (as many as there
-are ways to choose five of ten), which of a hundred ratios is nearly one. So each ratio is held
-against what chance explains, over all ratios together.
+are ways to choose five of ten). Over a hundred ratios some will. So each is held against what
+chance explains, over all of them together.
 """
 
 from __future__ import annotations
@@ -34,20 +34,29 @@ RANGES = {2: 1.128, 3: 1.693, 4: 2.059, 5: 2.326, 6: 2.534, 7: 2.704, 8: 2.847}
 
 
 class Ratio(NamedTuple):
-    """One ratio of a run. Those of one `scenario` and `quantity` have the same noise.
+    """One ratio of a run, to which arm (the gateway itself: to itself, or to the limit)."""
 
-    `arm` is the gateway itself where it is compared with itself or with the limit.
-    """
-
-    scenario: str
     where: str
     quantity: str
     arm: str
     spread: Spread
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it has in common with that of another run."""
+        return self.where, self.quantity, self.arm
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """What ratios have in common whose rounds differ alike.
+
+        Memory has no noise; it grows, each arm's by itself.
+        """
+        return self.key if self.quantity == MEMORY.name else self.key[:2]
+
 
 class Repeated(NamedTuple):
-    """One ratio: where, of what, to which arm, and what each of two runs found of it.
+    """One ratio of two runs, and what each found of it.
 
     `allowed` is the greatest factor between the medians that still counts as agreement.
     """
@@ -63,12 +72,14 @@ class Repeated(NamedTuple):
     def apart(self) -> float:
         """The factor between the medians, at least 1."""
         one, other = sorted((self.now.median, self.earlier.median))
+        if one == other:
+            return 1.0
         return other / one if one else math.inf
 
     @property
     def agrees(self) -> bool:
         """Whether chance explains that."""
-        return self.apart <= self.allowed or self.now.median == self.earlier.median
+        return self.apart <= self.allowed
 
     @property
     def meets(self) -> bool:
@@ -79,32 +90,22 @@ class Repeated(NamedTuple):
 
 def compare(now: Results, earlier: Results) -> list[Repeated]:
     """Return every ratio that both runs have, with a spread, in the order of the report."""
-    before = {found[:-1]: found.spread for found in _ratios(earlier)}
+    before = {found.key: found.spread for found in _ratios(earlier)}
     both = [
-        (found, before[found[:-1]])
+        (found, spread)
         for found in _ratios(now)
-        if found[:-1] in before and min(found.spread.rounds, before[found[:-1]].rounds) > 1
+        if (spread := before.get(found.key)) and min(found.spread.rounds, spread.rounds) > 1
     ]
-    alike = defaultdict[tuple[str, str], list[Spread]](list)
+    alike = defaultdict[tuple[str, ...], list[Spread]](list)
     for found, spread in both:
-        alike[found.scenario, found.quantity] += [found.spread, spread]
-    deviations = {key: deviation(spreads) for key, spreads in alike.items()}
-    return [
-        Repeated(
-            found.where,
-            found.quantity,
-            found.arm,
-            found.spread,
-            spread,
-            max(
-                1 + (MEMORY_LEEWAY if found.quantity == MEMORY.name else LEEWAY),
-                allowed(
-                    deviations[found.scenario, found.quantity], found.spread, spread, len(both)
-                ),
-            ),
-        )
-        for found, spread in both
-    ]
+        alike[found.alike] += [found.spread, spread]
+    noise = {key: deviation(spreads) for key, spreads in alike.items()}
+    compared = []
+    for found, spread in both:
+        chance = allowed(noise[found.alike], found.spread, spread, len(both))
+        leeway = MEMORY_LEEWAY if found.quantity == MEMORY.name else LEEWAY
+        compared.append(Repeated(*found, spread, max(1 + leeway, chance)))
+    return compared
 
 
 def deviation(spreads: Sequence[Spread]) -> float:
@@ -129,14 +130,14 @@ def allowed(noise: float, now: Spread, earlier: Spread, ratios: int) -> float:
 
 def _ratios(results: Results) -> Iterator[Ratio]:
     for standing in standings(results):
-        where, quantity = standing.where, standing.quantity
-        yield Ratio(standing.scenario, where, quantity, standing.arm, standing.spread)
+        yield Ratio(standing.where, standing.quantity, standing.arm, standing.spread)
     for aim in judge(results):
         if aim.spread and aim.arm == GATEWAY:  # the others are among the standings
-            yield Ratio(aim.scenario, "", aim.name, GATEWAY, aim.spread)
+            yield Ratio("", aim.name, GATEWAY, aim.spread)
     for scenario in (each for each in results.scenarios if each.kind == "closed"):
         for (point, arm), cell in cells(scenario).items():
             kept = ratio(cell.rounds(rate), limits(scenario)) if arm == GATEWAY else None
             if kept:
-                where, quantity = wording.at(scenario, point), "texts/s ÷ bare ONNX Runtime"
-                yield Ratio(scenario.name, where, quantity, GATEWAY, kept)
+                yield Ratio(
+                    wording.at(scenario, point), "texts/s ÷ bare ONNX Runtime", GATEWAY, kept
+                )

@@ -121,7 +121,7 @@ def _many(results: Results, aim: Aim) -> str:
         for name in sorted(more, key=more.__getitem__, reverse=True)
     ]
     return (
-        "The same users ask so many models: each has fewer requests that can share a call,"
+        "The same requests go to so many models: each has fewer that can share a call,"
         f" and a request costs more CPU time, in ms: {', '.join(parts)}."
     )
 
@@ -145,7 +145,7 @@ def losses(results: Results, titles: dict[str, str]) -> list[str]:
 
 def agreement(found: Sequence[Repeated], earlier: Results) -> str:
     """Say on how many ratios two runs agree, and what that means."""
-    agree, meet = (sum(getattr(each, how) for each in found) for how in ("agrees", "meets"))
+    agree, meet = sum(each.agrees for each in found), sum(each.meets for each in found)
     apart = sorted(each.apart for each in found)
     half, most = (apart[int(share * (len(apart) - 1))] for share in (0.5, 0.9))
     return (

@@ -54,7 +54,6 @@ QUANTITIES: dict[Kind, Sequence[Quantity]] = {
 class Standing(NamedTuple):
     """The gateway's value ÷ another arm's of the same round."""
 
-    scenario: str
     where: str
     quantity: str
     more: bool
@@ -81,8 +80,7 @@ def standings(results: Results) -> Iterator[Standing]:
                     spread = gateway and gateway.over(found[point, arm], quantity.read)
                     if arm != GATEWAY and spread:
                         where = wording.at(scenario, point)
-                        name, more = quantity.name, quantity.more
-                        yield Standing(scenario.name, where, name, more, arm, spread)
+                        yield Standing(where, quantity.name, quantity.more, arm, spread)
 
 
 def _quantities(scenario: Scenario) -> Sequence[Quantity]:
@@ -95,5 +93,4 @@ def _knees(scenario: Scenario) -> Iterator[Standing]:
     for arm in order(window.arm for window in scenario.windows):
         spread = ratio(own, knees(scenario, arm))
         if arm != GATEWAY and spread:
-            where = wording.label(scenario)
-            yield Standing(scenario.name, where, "rate at the knee", True, arm, spread)
+            yield Standing(wording.label(scenario), "rate at the knee", True, arm, spread)
