@@ -53,6 +53,7 @@ class Fleet:
         self._settled: set[str] = set()  # models that are done starting
         self._manifests: dict[str, Manifest] = {}
         self._lives: list[Live] = []  # the oldest first
+        self._retiring: list[Live] = []  # those that still have requests to answer
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,7 +67,7 @@ class Fleet:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(live.close() for live in self._lives))
+        await asyncio.gather(*(live.close() for live in (*self._lives, *self._retiring)))
 
     async def _watch(self) -> None:
         while True:
@@ -90,6 +91,7 @@ class Fleet:
             await self._read()
         for live in self._lives:
             live.retry(now=changed)
+        for live in (*self._lives, *self._retiring):
             live.advance()
         for model in self._manifests:
             self._route(model)
@@ -177,12 +179,14 @@ class Fleet:
     def _retire(self, lives: list[Live]) -> None:
         for live in lives:
             self._lives.remove(live)
+            self._retiring.append(live)
             self._spawn(self._end(live))
 
     async def _end(self, live: Live) -> None:
         """End a release after its last request, and unload its version once nobody names it."""
         log.info("release retires", model=live.model, release=live.name)
         await live.idle()
+        self._retiring.remove(live)
         await live.close()
         if not self._used(live.version):
             await asyncio.sleep(UNLOAD_SECONDS)

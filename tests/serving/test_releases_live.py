@@ -37,7 +37,8 @@ def rolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("rolling")
     repository = copied(folder / "repository", ["langid", "minilm", "tumor"])
     second_release(repository / "tumor")
-    stack = serve(folder / "run", repository=str(repository))
+    patient = {"request_timeout_ms": "120000"}  # a batch must outlast a change and a reload
+    stack = serve(folder / "run", repository=str(repository), **patient)
     yield stack
     stack.interrupt()
 
@@ -72,11 +73,16 @@ def random_change(rng: random.Random, folder: Path) -> None:
         (folder / "releases.toml").touch()
 
 
+def write_again(folder: Path) -> None:
+    """Write the files of both versions again, with the same bytes."""
+    for file in folder.glob("[12]/model.*"):
+        shutil.copyfile(file, folder / "again")
+        (folder / "again").replace(file)
+
+
 async def reload_in_triton(stack: Stack, folder: Path) -> None:
     """Have Triton load the model anew from its files, as an operator may behind our back."""
-    for number in (1, 2):
-        shutil.copyfile(folder / f"{number}/model.pt", folder / "again.pt")
-        (folder / "again.pt").replace(folder / f"{number}/model.pt")
+    write_again(folder)
     async with InferenceServerClient(stack.triton_endpoint) as triton:
         config = Configs(folder.parent).with_versions(folder.name, {1, 2})
         await triton.load_model(folder.name, config=config)
@@ -227,6 +233,34 @@ async def test_random_changes_under_load_lose_nothing(rolling: Stack, repository
     assert not wrong
     assert len(seen) == 2
     assert sum(seen.values()) > 100
+
+
+async def test_a_release_that_retires_is_proven_again_after_a_reload(
+    rolling: Stack, repository: Path
+) -> None:
+    """A batch is under way when its release is declared otherwise and its model is loaded anew."""
+    file = repository / "minilm/releases.toml"
+    declared = file.read_text()
+    requirement = 'preprocessor = "minilm-preprocessor==2.0.0"\n'
+    body, pin = {"inputs": ["many words " * 200] * 400}, {"X-Release": "2"}
+    retired = rolling.log.read_text().count("release retires")
+    async with httpx.AsyncClient(base_url=rolling.url, timeout=120) as client:
+        batch = asyncio.create_task(client.post("/minilm_batch_predict", json=body, headers=pin))
+        await asyncio.sleep(0.5)
+        other = requirement + "batching = { max_rows = 8 }\n"
+        file.write_text(declared.replace(requirement, other, 1))
+        try:
+            async with asyncio.timeout(CHANGE_SECONDS):
+                while rolling.log.read_text().count("release retires") == retired:
+                    await asyncio.sleep(0.05)
+            assert not batch.done()
+            await reload_in_triton(rolling, repository / "minilm")
+            answer = await batch
+        finally:
+            file.write_text(declared)
+        await in_force(client, {"1": 10, "2": 90})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["outputs"]) == 400
 
 
 async def test_a_shadow_answers_nobody_and_is_compared(rolling: Stack, repository: Path) -> None:
