@@ -1,8 +1,8 @@
 """One live release: queue → preprocess → pack → infer → postprocess.
 
 Nothing waits for company: a stage takes what has arrived as soon as it has room (and a call its
-turn, where other models keep the cores busy). While calls are
-in flight rows gather, and so batches form by themselves exactly when there is load.
+turn, where other models keep the cores busy). While calls are in flight rows gather, and so batches
+form by themselves exactly when there is load.
 """
 
 from __future__ import annotations

@@ -78,6 +78,13 @@ def retired(stack: Stack) -> int:
     return stack.log.read_text().count("release retires")
 
 
+async def until_retired(stack: Stack, count: int) -> None:
+    """Wait until it has retired so many."""
+    async with asyncio.timeout(CHANGE_SECONDS):
+        while retired(stack) < count:
+            await asyncio.sleep(0.05)
+
+
 def write_again(folder: Path) -> None:
     """Write the files of both versions again, with the same bytes."""
     for file in folder.glob("[12]/model.*"):
@@ -255,17 +262,13 @@ async def test_a_release_that_retires_is_proven_again_after_a_reload(
         other = requirement + "batching = { max_rows = 8 }\n"
         file.write_text(declared.replace(requirement, other, 1))
         try:
-            async with asyncio.timeout(CHANGE_SECONDS):
-                while retired(rolling) == before:
-                    await asyncio.sleep(0.05)
+            await until_retired(rolling, before + 1)
             assert not batch.done()
             await reload_in_triton(rolling, repository / "minilm")
             answer = await batch
         finally:
             file.write_text(declared)
-        async with asyncio.timeout(CHANGE_SECONDS):
-            while retired(rolling) == before + 1:
-                await asyncio.sleep(0.05)
+        await until_retired(rolling, before + 2)
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["outputs"]) == 400
 

@@ -28,8 +28,7 @@ class Aim(NamedTuple):
     """One aim, with what was measured of it; `spread` is None where nothing was.
 
     `arm` is whom the gateway is compared with; the gateway itself for numbers of `models`, as
-    measured in `scenario`. `at_most` says that less is better: then `aim` must not be
-    reached.
+    measured in `scenario`. `at_most` says that less is better: then `aim` must not be reached.
     """
 
     name: str
