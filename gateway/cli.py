@@ -6,11 +6,13 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import click
 import msgspec
+import structlog
 import uvloop
 
 from gateway.app import Gateway
@@ -26,8 +28,11 @@ from gateway.processes import Processes
 from gateway.releases.manifest import ManifestError
 from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.settings import Settings
+from gateway.system import limits
 from gateway.telemetry import logs
 from gateway.triton.embedded import EmbeddedTritonError
+
+log = structlog.get_logger(__name__)
 
 #: Thresholds of the garbage collector while serving: requests leave few cycles behind.
 COLLECT = (20_000, 20, 50)
@@ -63,13 +68,20 @@ async def _serve(config: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    say = _logged if config.log_stream == "stdout" else click.echo
+    log.info(
+        "limits",
+        cores=limits.cores(),
+        workers=limits.workers(config),
+        most_calls=limits.most_calls(config),
+    )
     server: Gateway | Processes
     if config.processes > 1:
-        server = Processes(config, say=click.echo)
+        server = Processes(config, say)
     else:
-        server = Gateway(config, say=lambda text: click.echo(f"  {text}"))
+        server = Gateway(config, say=lambda text: say(f"  {text}"))
     stop = asyncio.create_task(stopping.wait())
-    start = asyncio.create_task(_start(server, config))
+    start = asyncio.create_task(_start(server, config, say))
     try:
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if start.done():
@@ -78,11 +90,16 @@ async def _serve(config: Settings) -> None:
     finally:
         start.cancel()
         await asyncio.gather(start, return_exceptions=True)
-        click.echo("stopping")
+        say("stopping")
         await server.stop()
 
 
-async def _start(server: Gateway | Processes, config: Settings) -> None:
+def _logged(text: str) -> None:
+    """Tell of progress where stdout has nothing but the JSON log."""
+    log.info("progress", text=text.strip())
+
+
+async def _start(server: Gateway | Processes, config: Settings, say: Callable[[str], None]) -> None:
     await server.start()
     await server.ready()
     # What is there now stays: the collector need not look at it again and again.
@@ -90,8 +107,14 @@ async def _start(server: Gateway | Processes, config: Settings) -> None:
     gc.freeze()
     gc.set_threshold(*COLLECT)
     if isinstance(server, Gateway):
-        click.echo(_welcome(server.pipeline, f"http://{config.host}:{server.port}"))
+        say(_welcome(server.pipeline, _address(config.host, server.port)))
     sys.stdout.flush()
+
+
+def _address(host: str, port: int) -> str:
+    """Return an address that can be opened: a wildcard host is every address, so loopback too."""
+    opened = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{opened}]:{port}" if ":" in opened else f"http://{opened}:{port}"
 
 
 def _welcome(pipeline: Pipeline, url: str) -> str:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from gateway.app import embedded
 from gateway.settings import Settings
+from gateway.system import limits
 from gateway.triton.embedded import EmbeddedTriton
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,9 @@ class Processes:
             update={
                 "port": self._reserved.getsockname()[1],
                 "triton": endpoints,
-                "max_calls": settings.calls,
+                "max_calls": limits.most_calls(settings),
+                # Their output comes through here; what they log goes where this process logs.
+                "log_stream": "stderr",
                 "processes": 1,
                 "shares_port": True,
             }
@@ -120,6 +123,7 @@ class Processes:
                 *(sys.executable, "-m", "gateway", "serve"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
+                stderr=sys.stdout if self._settings.log_stream == "stdout" else None,
                 env=environment,
                 preexec_fn=end_with_parent,
             )

@@ -6,7 +6,6 @@ the one that `GATEWAY_CONFIG` names. A bad value stops the start and names the k
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -21,8 +20,6 @@ from pydantic_settings import (
 )
 
 DEFAULT_FILE = "gateway.toml"
-#: Calls in flight beside those that the cores work on.
-SPARE_CALLS = 2
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -74,6 +71,9 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(False, description="install from the wheelhouse only, never an index")
     run_dir: Path = Field(Path(".run"), description="working folder: logs, Triton's files")
+    state_dir: Path | None = Field(
+        None, description="folder to keep over restarts: the traffic in force; none is run_dir"
+    )
     max_body_bytes: int = Field(16 << 20, ge=1024, description="largest request body in bytes")
     max_batch_rows: int = Field(1024, ge=1, description="most instances in one batch request")
     queue_rows: int = Field(
@@ -91,7 +91,11 @@ class Settings(BaseSettings):
     preprocess_threads: int = Field(
         2, ge=1, description="threads of each preprocessor that runs inside the gateway"
     )
-    workers: int = Field(2, ge=1, description="worker processes of each isolated preprocessor")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="worker processes of each isolated preprocessor; 0: one a core, two at most",
+    )
     worker_start_seconds: float = Field(
         60.0, gt=0, description="longest that a preprocessor's worker may take to start"
     )
@@ -108,18 +112,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
-    log_file: Path | None = Field(None, description="file for the JSON log; none is stderr")
+    log_file: Path | None = Field(None, description="file for the JSON log; none: log_stream")
+    log_stream: Literal["stderr", "stdout"] = Field(
+        "stderr", description="where the JSON log goes; on stdout the start's progress is in it"
+    )
 
     @property
-    def calls(self) -> int:
-        """The most short calls in flight from this process; 0 where nothing bounds them.
-
-        The embedded Triton's cores are known: as many calls keep them busy, two more are on
-        their way, and several gateways share them.
-        """
-        if self.max_calls or self.triton:
-            return self.max_calls
-        return math.ceil((len(os.sched_getaffinity(0)) + SPARE_CALLS) / self.processes)
+    def state(self) -> Path:
+        """Where files lie that should survive this host's or container's restart."""
+        return self.state_dir or self.run_dir
 
     @field_validator("models", "triton", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -19,6 +19,7 @@ from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.releases.lock import LockError
 from gateway.releases.manifest import ManifestError
 from gateway.settings import Settings
+from gateway.system import limits
 from gateway.telemetry import logs
 from gateway.triton.configs import ConfigError
 from gateway.tuning import candidates, plan, ranking, trials, writing
@@ -106,7 +107,7 @@ def tune(
         raise click.UsageError("give either a MODEL or --plan")
     config = settings({**given, "log_level": "error"})
     logs.configure(config)
-    cores = cores or len(os.sched_getaffinity(0))
+    cores = cores or max(1, math.floor(limits.cores()))
     try:
         if not model:
             _plan(config, [name.strip() for name in busy.split(",") if name.strip()], cores)

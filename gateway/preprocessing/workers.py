@@ -19,6 +19,7 @@ from gateway.preprocessing.installed import load
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
 from gateway.preprocessing.threads import InlineWorker
 from gateway.settings import Settings
+from gateway.system import limits
 
 
 class Worker(Protocol):
@@ -72,7 +73,7 @@ class Workers:
                 python=python,
                 distribution=distribution,
                 folder=_sockets(settings.run_dir, python, distribution),
-                size=settings.workers,
+                size=limits.workers(settings),
                 start_seconds=settings.worker_start_seconds,
                 call_seconds=settings.worker_call_seconds,
             )

@@ -22,6 +22,7 @@ from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.serving.standing import Standing
 from gateway.serving.turns import Turns
 from gateway.settings import Settings
+from gateway.system import limits
 from gateway.triton.cluster import Cluster
 from gateway.triton.control import Version
 
@@ -47,9 +48,9 @@ class Fleet:
         self._cluster = cluster
         self._workers = workers
         self._pipeline = pipeline
-        self._turns = Turns(settings.calls)
+        self._turns = Turns(limits.most_calls(settings))
         self._say = say
-        self._standing = Standing(settings.run_dir / "traffic")
+        self._standing = Standing(settings.state / "traffic")
         self._settled: set[str] = set()  # models that are done starting
         self._manifests: dict[str, Manifest] = {}
         self._lives: list[Live] = []  # the oldest first

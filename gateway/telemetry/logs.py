@@ -64,14 +64,18 @@ requests = RequestLog()
 
 
 def configure(settings: Settings) -> None:
-    """Route structlog and stdlib logging to one JSON stream: `log_file` or stderr.
+    """Route structlog and stdlib logging to one JSON stream: `log_file`, or stdout or stderr.
 
     Raises OSError when the file cannot be written.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     if settings.log_file:
         settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-    stream = settings.log_file.open("ab", buffering=0) if settings.log_file else sys.stderr.buffer
+    stream = (
+        settings.log_file.open("ab", buffering=0)
+        if settings.log_file
+        else getattr(sys, settings.log_stream).buffer
+    )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -13,7 +13,8 @@ import numpy as np
 from tritonclient import grpc as messages
 from tritonclient.grpc import aio as triton_grpc
 
-from gateway.triton.launcher import EmbeddedOptions, EmbeddedTritonError
+from gateway.triton.launcher import EmbeddedOptions
+from gateway.triton.layout import EmbeddedTritonError
 
 NAME = "gateway_canary"
 CONFIG = {

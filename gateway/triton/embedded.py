@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import IO, Literal
 
 from gateway.triton import canary, launcher
-from gateway.triton.launcher import EmbeddedOptions, EmbeddedTritonError
+from gateway.triton.launcher import EmbeddedOptions
+from gateway.triton.layout import EmbeddedTritonError, Installation
 
 __all__ = ["EmbeddedOptions", "EmbeddedStatus", "EmbeddedTriton", "EmbeddedTritonError"]
 
@@ -84,7 +85,7 @@ class EmbeddedTriton:
         self._status = EmbeddedStatus("starting", None, 0, "")
         try:
             self._lock = await asyncio.to_thread(launcher.lock, self._options)
-            installation = await launcher.Installation.find(self._options.python)
+            installation = await Installation.find(self._options.python)
             process = await self._launch(installation)
             if self._on_ready is not None:
                 await self._on_ready()
@@ -108,7 +109,7 @@ class EmbeddedTriton:
         await self._release("stopped")
         logger.info("the embedded Triton has stopped")
 
-    async def _launch(self, installation: launcher.Installation) -> asyncio.subprocess.Process:
+    async def _launch(self, installation: Installation) -> asyncio.subprocess.Process:
         """Start one process and prove that it serves."""
         options = self._options
         await asyncio.to_thread(launcher.remove_shared_memory, options)
@@ -162,7 +163,7 @@ class EmbeddedTriton:
             await asyncio.gather(proof, exited, return_exceptions=True)
 
     async def _supervise(
-        self, installation: launcher.Installation, process: asyncio.subprocess.Process
+        self, installation: Installation, process: asyncio.subprocess.Process
     ) -> None:
         loop = asyncio.get_running_loop()
         delay = FIRST_DELAY_S

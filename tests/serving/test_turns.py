@@ -8,11 +8,9 @@ from pathlib import Path
 from statistics import median
 
 import httpx
-import pytest
 
 from gateway.serving import turns
 from gateway.serving.turns import Turn, Turns
-from gateway.settings import Settings
 from tests.support.stack import serve
 
 
@@ -96,15 +94,6 @@ async def test_without_a_bound_nobody_waits() -> None:
     shared = Turns(0)
     Lane(shared, "a", 500, log).pump()
     assert len(log) == 500
-
-
-def test_the_embedded_tritons_cores_bound_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert Settings().calls == 10
-    assert Settings(processes=4).calls == 3
-    assert Settings(processes=4, max_calls=7).calls == 7
-    assert Settings(triton=("127.0.0.1:8001",)).calls == 0
-    assert Settings(triton=("127.0.0.1:8001",), max_calls=7).calls == 7
 
 
 async def test_real_models_share_one_turn_and_all_are_answered(tmp_path: Path) -> None:

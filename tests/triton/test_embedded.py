@@ -17,7 +17,7 @@ import psutil
 import pytest
 from tritonclient.grpc import aio as triton_grpc
 
-from gateway.triton import launcher
+from gateway.triton import launcher, layout
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton, EmbeddedTritonError
 
 ROOT = Path(__file__).parents[2]
@@ -247,9 +247,7 @@ async def test_an_environment_without_triton(
 def test_an_environment_that_does_not_fit(found: dict[str, Any], reason: str) -> None:
     (package,) = (ROOT / ".venv-models").glob("lib/python*/site-packages/pytriton")
     with pytest.raises(EmbeddedTritonError, match=reason):
-        launcher.Installation.from_probe(
-            Path("python"), {**PROBE, "pytriton": str(package), **found}
-        )
+        layout.Installation.from_probe(Path("python"), {**PROBE, "pytriton": str(package), **found})
 
 
 async def test_a_stub_without_its_libraries(tmp_path: Path) -> None:
@@ -258,7 +256,7 @@ async def test_a_stub_without_its_libraries(tmp_path: Path) -> None:
         "#!/bin/sh\necho 'stub: error while loading shared libraries: libpython3.11.so.1.0' >&2\n"
     )
     stub.chmod(0o755)
-    installation = launcher.Installation(tmp_path, tmp_path, tmp_path, None)
+    installation = layout.Installation(tmp_path, tmp_path, tmp_path, None)
     with pytest.raises(EmbeddedTritonError, match=r"cannot start: .*libpython3\.11\.so\.1\.0"):
         await installation.check(os.environ)
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gateway.triton import launcher
+from gateway.triton import launcher, layout
 from loadtests.baselines import options
 from loadtests.baselines.triton_ensemble import repository
 
@@ -35,7 +35,7 @@ async def serve(given: options.Options, folder: Path) -> int:
         run_dir=folder / "run",
         canary=ROOT / "deploy/triton/canary",
     )
-    installation = await launcher.Installation.find(PYTHON)
+    installation = await layout.Installation.find(PYTHON)
     environment = launcher.environment(chosen, installation)
     with launcher.lock(chosen), launcher.lay_out(chosen, installation) as log:
         await installation.check(environment)
