@@ -1,7 +1,8 @@
 """Settings: one frozen object; command line > environment > file > default.
 
-Environment: `GATEWAY_` and the upper-case name. File: `gateway.toml` in the working folder, or
-the one that `GATEWAY_CONFIG` names. A bad value stops the start and names the key.
+Environment: `GATEWAY_` and the upper-case name; an empty variable counts as not set. File:
+`gateway.toml` in the working folder, or the one that `GATEWAY_CONFIG` names. A bad value stops the
+start and names the key.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ class Settings(BaseSettings):
     """What an operator can set. Every field is documented in docs/settings.md."""
 
     model_config = SettingsConfigDict(
-        frozen=True, env_prefix="GATEWAY_", extra="forbid", toml_file=DEFAULT_FILE
+        frozen=True,
+        env_prefix="GATEWAY_",
+        env_ignore_empty=True,
+        extra="forbid",
+        toml_file=DEFAULT_FILE,
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
