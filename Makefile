@@ -30,6 +30,16 @@ models: $(MINILM)  ## build the model files that are too large to commit
 test: install models wheels baselines  ## run every test: real HTTP, real Triton, real models
 	.venv/bin/pytest
 
+# Without a registry (NO_REGISTRY) Prometheus is built; BUILD_CA is a CA bundle that builds must trust.
+COMPOSE_FILES := docker-compose.yml$(if $(NO_REGISTRY),:docker-compose.no-registry.yml)$(if $(BUILD_CA),:docker-compose.ca.yml)
+.PHONY: compose-test
+compose-test: export COMPOSE_FILE := $(COMPOSE_FILES)
+compose-test: install wheels  ## build the images, start the compose stack and test it; needs a Docker engine (.ci/engine)
+	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
+		{ echo "no Docker engine with Compose v2 answers: install one, or run '.ci/engine make compose-test'"; exit 1; }
+	docker compose --profile load build --quiet
+	GATEWAY_REQUIRE_ENGINE=1 .venv/bin/pytest tests/compose $(TESTS)
+
 .PHONY: bench-micro
 bench-micro: install models wheels  ## measure the gateway against the machine's limit (BENCH="--rounds 3 …")
 	@.venv/bin/python -m loadtests.micro $(BENCH)

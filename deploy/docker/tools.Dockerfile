@@ -29,7 +29,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends prometheus \
 # User and paths of the official image, so that volumes fit both.
 USER nobody
 EXPOSE 9090
-CMD ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+ENTRYPOINT ["prometheus"]
+CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
 LABEL org.opencontainers.image.title="Prometheus from Debian" org.opencontainers.image.licenses="Apache-2.0"
 
 FROM base AS python

@@ -1,0 +1,43 @@
+"""One compose stack for all tests of this folder; `make compose-test` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.compose import Compose, demanded, docker, engine_runs
+
+
+@pytest.fixture(scope="session")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+    """The stack, up and healthy; nothing of it is left at the end."""
+    if not engine_runs():
+        how = "no Docker engine with Compose v2 answers; `.ci/engine make compose-test` brings one"
+        if demanded():
+            pytest.fail(how)
+        pytest.skip(how)
+    stack = Compose(tmp_path_factory.mktemp("compose"))
+    everything = ("--profile", "load", "--profile", "two-tritons")
+    stack(*everything, "down", "--volumes", "--remove-orphans")  # of a run that was cut off
+    try:
+        stack.up()
+        yield stack
+    finally:
+        print(stack("logs", "--no-color", "--tail", "40"))  # noqa: T201 - pytest shows it on failure
+        stack(*everything, "down", "--volumes", "--remove-orphans", "--timeout", "10")
+
+
+@pytest.fixture
+def client(compose: Compose) -> Iterator[httpx.Client]:
+    """A client of the load balancer."""
+    with compose.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def edge(compose: Compose) -> str:
+    """The name of the network that clients are on."""
+    (name,) = docker("network", "ls", "-q", "--filter", "name=gateway-test_edge").split()
+    return name

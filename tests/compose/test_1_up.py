@@ -1,0 +1,133 @@
+"""`docker compose up -d --wait` on a clean machine: what runs, as whom, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+
+import httpx
+import pytest
+
+from tests.support import goldens
+from tests.support.compose import Compose, docker
+from tests.support.goldens import PREPROCESSORS
+
+TRITON_PORTS = (8000, 8001, 8002)
+
+
+def test_all_containers_are_healthy(compose: Compose) -> None:
+    states = {}
+    for container in compose.inspect():
+        state, service = (
+            container["State"],
+            container["Config"]["Labels"]["com.docker.compose.service"],
+        )
+        states[service] = state.get("Health", {}).get("Status") or f"exited {state['ExitCode']}"
+    assert states.pop("seed") == "exited 0"
+    assert states.keys() >= {"triton", "gateway", "lb", "prometheus"}
+    assert set(states.values()) == {"healthy"}
+
+
+def test_all_containers_are_confined(compose: Compose) -> None:
+    for container in compose.inspect():
+        name, host = container["Name"], container["HostConfig"]
+        assert container["Config"]["User"] not in {"", "0", "root"}, name
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        if container["State"]["Running"]:
+            assert host["NanoCpus"], name
+            assert host["Memory"], name
+            status = docker("exec", container["Id"], "cat", "/proc/1/status")
+            (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
+            assert "0" not in uids, name
+
+
+@pytest.mark.parametrize("model", PREPROCESSORS)
+def test_single_and_batch_predictions_equal_the_goldens(client: httpx.Client, model: str) -> None:
+    cases = goldens.cases(model)
+    for case in cases:
+        answer = client.post(f"/{model}_single_predict", json=case.single)
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert case.wrong(body["output"], body["model_version"]) is None
+    plain = [case for case in cases if not case.golden.parameters]
+    answer = client.post(
+        f"/{model}_batch_predict", json={"inputs": [case.golden.input for case in plain]}
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    for case, output in zip(plain, body["outputs"], strict=True):
+        assert case.wrong(output, body["model_version"]) is None
+
+
+def test_tritons_ports_are_not_published(compose: Compose) -> None:
+    (triton,) = compose.inspect("triton")
+    assert not any((triton["NetworkSettings"]["Ports"] or {}).values())
+    own = socket.gethostbyname_ex(socket.gethostname())[2]
+    for address in {"127.0.0.1", *own}:
+        for port in TRITON_PORTS:
+            with socket.socket() as probe:
+                probe.settimeout(2)
+                assert probe.connect_ex((address, port)), f"{address}:{port} answers"
+
+
+def test_tritons_ports_are_unreachable_from_the_edge(compose: Compose, edge: str) -> None:
+    (triton,) = compose.inspect("triton")
+    networks = triton["NetworkSettings"]["Networks"]
+    assert [name.endswith("_back") for name in networks] == [True]
+    (address,) = (network["IPAddress"] for network in networks.values())
+    (gateway,) = compose.inspect("gateway")
+    image = compose.inspect("lb")[0]["Image"]
+    probe = (
+        'for port in 8000 8001 8002; do for host in "$@"; do '
+        'timeout 2 bash -c "exec 3<>/dev/tcp/$host/$port" 2>/dev/null && echo $host:$port; '
+        "done; done; timeout 2 bash -c 'exec 3<>/dev/tcp/gateway/8080' && echo gateway"
+    )
+    found = docker(
+        *("run", "--rm", "--network", edge, image, "bash", "-c", probe, "probe", "triton", address)
+    )
+    assert found.split() == ["gateway"]  # the probe sees what there is to see, and no Triton
+    assert gateway["NetworkSettings"]["Networks"].keys() != networks.keys()
+
+
+def test_triton_cannot_reach_out(compose: Compose) -> None:
+    routes = compose.execute("triton", "cat", "/proc/net/route").splitlines()[1:]
+    assert not [route for route in routes if route.split()[1] == "00000000"], "a default route"
+
+
+def test_the_gateways_output_is_json_alone(compose: Compose) -> None:
+    lines = docker("logs", compose.containers("gateway")[0]).splitlines()
+    events = [json.loads(line) for line in lines]
+    assert any("ready at http://127.0.0.1:8080" in event.get("text", "") for event in events)
+    # Probes are many, and say nothing that is worth an error.
+    assert not [event for event in events if event.get("path") == "/readyz"]
+
+
+def test_a_second_up_changes_nothing(compose: Compose) -> None:
+    mine = "# an operator's note\n"
+    compose.execute("gateway", "sh", "-c", f"echo '{mine}' >> /models/digits/releases.toml")
+    before, containers = _digest(compose), set(compose.containers())
+    compose.up()
+    assert _digest(compose) == before
+    assert set(compose.containers()) == containers
+
+
+def test_no_image_but_tritons_has_torch(compose: Compose) -> None:
+    for container in compose.inspect():
+        service = container["Config"]["Labels"]["com.docker.compose.service"]
+        if service.startswith("triton"):
+            continue
+        found = docker(
+            *("run", "--rm", "--entrypoint", "find", container["Image"], "/", "-xdev"),
+            *("-name", "torch", "-o", "-name", "gcc", "-o", "-name", "pip"),
+        )
+        assert not found.split(), service
+
+
+def _digest(compose: Compose) -> str:
+    listed = compose.execute(
+        "gateway", "sh", "-c", "cd /models && find . -type f -exec sha256sum {} + | sort"
+    )
+    return hashlib.sha256(listed.encode()).hexdigest()
