@@ -31,6 +31,10 @@ class Handler(RequestHandler):
     #: Metric labels, bounded: the endpoint's name, and a model only where it exists.
     endpoint = "other"
     model = ""
+    #: Of the error that was answered; empty where none was.
+    code = ""
+    #: Whether machines ask this every few seconds: such answers are logged only for debugging.
+    probe = False
     request_id = ""
 
     def set_default_headers(self) -> None:
@@ -54,6 +58,7 @@ class Handler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Render any exception: a GatewayError as it is, Tornado's by status, others as 500."""
         error = _gateway_error(status_code, kwargs.get("exc_info", (None, None, None))[1], self)
+        self.code = error.code
         self.set_status(error.status)
         self.set_header("Content-Type", PROBLEM_JSON)
         if error.retry_after is not None:
@@ -83,6 +88,8 @@ def record(handler: RequestHandler) -> None:
     count, duration = metrics.answered(handler.model, handler.endpoint, status)
     count.inc()
     duration.observe(seconds)
+    if handler.code:
+        metrics.failed(handler.model, handler.endpoint, handler.code).inc()
     request = handler.request
     logs.requests.write(
         logs.Answered(
@@ -92,7 +99,8 @@ def record(handler: RequestHandler) -> None:
             status,
             round(seconds * 1000, 3),
             request.remote_ip,
-        )
+        ),
+        probe=handler.probe,
     )
 
 

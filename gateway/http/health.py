@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.http.base import Handler
+from gateway.serving import readiness
 from gateway.serving.pipeline import Pipeline
 from gateway.telemetry import metrics
 
@@ -15,6 +16,7 @@ class Live(Handler):
     """Whether the process answers at all."""
 
     endpoint = "livez"
+    probe = True
 
     def get(self) -> None:
         """Answer, which is the proof."""
@@ -27,6 +29,7 @@ class Ready(Handler):
     """Whether every release that gets traffic can be served."""
 
     endpoint = "readyz"
+    probe = True
 
     def initialize(self, pipeline: Pipeline) -> None:
         """Take what the route is configured with."""
@@ -49,6 +52,7 @@ class Metrics(Handler):
     """Prometheus metrics."""
 
     endpoint = "metrics"
+    probe = True
 
     def initialize(self, pipeline: Pipeline) -> None:
         """Take what the route is configured with."""
@@ -56,10 +60,9 @@ class Metrics(Handler):
 
     def get(self) -> None:
         """Render all metrics as of now."""
-        for model, traffic in self._pipeline.traffic.items():
-            for name, live in traffic.lives.items():
-                metrics.RELEASE_READY.labels(model, name).set(live.state[0] == "ready")
+        readiness.show(self._pipeline)
+        present = {(m, name) for m, item in self._pipeline.traffic.items() for name in item.lives}
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(generate_latest(metrics.registry()))
+        self.finish(metrics.render(present))
 
     head = get

@@ -65,8 +65,9 @@ class Predict(Bodied):
     async def post(self, model: str) -> None:
         """Answer with the results, or raise GatewayError."""
         given = self.request.headers
+        if model in self._pipeline.traffic:
+            self.model = model
         lane = self._pipeline.route(model, given.get("X-Release"), given.get("X-Affinity-Key"))
-        self.model = model
         with self._pipeline.opened(lane):
             arrived, seconds = time.monotonic(), self._seconds()
             payloads = await self._payloads(lane)

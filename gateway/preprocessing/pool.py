@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.link import Link, NoWorker, WorkerHung, WorkerLost
+from gateway.telemetry import metrics
+from gateway.telemetry.usage import WORKER, usage
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +69,7 @@ class WorkerPool:
         self.problem = ""
         self._owner: asyncio.Task[None] | None = None
         self._identity: wire.Identity | None = None
+        self._restarts = metrics.WORKER_RESTARTS.labels(options.distribution)
 
     @property
     def identity(self) -> wire.Identity:
@@ -227,7 +230,8 @@ class WorkerPool:
                     env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
                 )
             try:
-                code = await process.wait()
+                with usage.watched(WORKER, process.pid):
+                    code = await process.wait()
             finally:
                 if process.returncode is None:
                     process.kill()
@@ -237,3 +241,4 @@ class WorkerPool:
             log.error("worker ended", distribution=options.distribution, code=code, output=last)
             delay = FIRST_DELAY if time.monotonic() - started > STABLE else delay * 2
             await asyncio.sleep(min(delay, LONGEST_DELAY))
+            self._restarts.inc()

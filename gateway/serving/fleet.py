@@ -19,6 +19,7 @@ from gateway.releases import lock, manifest
 from gateway.releases.manifest import Manifest, ManifestError
 from gateway.serving.live import Live
 from gateway.serving.pipeline import Pipeline, Traffic
+from gateway.serving.readiness import Readiness
 from gateway.serving.standing import Standing
 from gateway.serving.turns import Turns
 from gateway.settings import Settings
@@ -62,6 +63,7 @@ class Fleet:
         """Read what is declared and begin to follow it. Raises ManifestError, LockError."""
         await self._read()
         self._spawn(self._watch())
+        self._spawn(Readiness(self._pipeline).watch(self._settings.watch_seconds))
 
     async def close(self) -> None:
         """Stop following, and let go of every worker."""

@@ -14,6 +14,9 @@ from gateway.errors import MOST_ERRORS, DeadlineExceeded, GatewayError, InputErr
 
 log = structlog.get_logger(__name__)
 
+#: The shortest deadline, in seconds: reading a large body can leave even less than none.
+LEAST_SECONDS = 0.001
+
 
 class Part(NamedTuple):
     """Consecutive instances of one request that are preprocessed together."""
@@ -28,13 +31,17 @@ class Job:
 
     It may take `seconds` from now on; `deadline` is when they end, in seconds of the event loop's
     clock, and `waited` the seconds before preprocessing.
+    A `shadow` answers no client, and is left out of what is measured for clients.
     `stages` tells, for Server-Timing, the seconds of each stage; where rows ran in parallel it is
     the longest of them.
     """
 
-    def __init__(self, payloads: Sequence[Payload], seconds: float, request_id: str) -> None:
+    def __init__(
+        self, payloads: Sequence[Payload], seconds: float, request_id: str, *, shadow: bool = False
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.request_id = request_id
+        self.shadow = shadow
         self.rows = len(payloads)
         self.deadline = loop.time() + seconds
         self._seconds = seconds
@@ -47,6 +54,8 @@ class Job:
         self._refused: dict[int, Exception] = {}
         self._slots: list[Prepared | None] = [None] * len(payloads)
         self._unprepared = len(payloads)
+        self._ready: float | None = None
+        self._unbegun = len(payloads)
         self._results: list[bytes] = [b""] * len(payloads)
         self._unfinished = len(payloads)
 
@@ -60,12 +69,32 @@ class Job:
         """Whether every instance was handed to preprocessing."""
         return self._taken == len(self._payloads)
 
+    @property
+    def queue_share(self) -> float:
+        """The share of its time that the request has waited in the queue, so far or in all.
+
+        It is that of the row that waited longest; above 1 where it waited past its deadline.
+        """
+        waited, now = self.stages["queue"], time.perf_counter()
+        if not self.all_taken:
+            waited = now - self.arrived
+        elif self._ready is None:
+            waited = self.waited  # it is being preprocessed, or failed there
+        elif self._unbegun:
+            waited = max(waited, self.waited + now - self._ready)
+        return waited / max(self._seconds, LEAST_SECONDS)
+
     def take(self, most: int) -> Part:
         """Hand out the next instances, at most that many."""
         start = self._taken
         part = Part(self, start, self._payloads[start : start + most])
         self._taken += len(part.payloads)
         return part
+
+    def begin(self, now: float, ready: float) -> None:
+        """Note that one of its rows, `ready` since then (s), leaves the queue `now` (s)."""
+        self._unbegun -= 1
+        self.spent("queue", self.waited + now - ready)
 
     def spent(self, stage: str, seconds: float) -> None:
         """Record a stage's time; the longest of the request's rows counts."""
@@ -87,6 +116,7 @@ class Job:
         if self._refused:
             self.fail(self._refusal(self._refused))
             return []
+        self._ready = time.perf_counter()
         return [slot for slot in self._slots if slot is not None]
 
     def finish(self, index: int, result: bytes | Exception) -> None:

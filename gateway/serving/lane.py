@@ -23,7 +23,7 @@ from gateway.releases.manifest import Release
 from gateway.serving.admission import Admission
 from gateway.serving.backlog import Backlog, Row
 from gateway.serving.job import Job, Part
-from gateway.serving.packing import Bounds, length_of, stack
+from gateway.serving.packing import Bounds, elements, length_of, stack
 from gateway.serving.turns import Turn, Turns
 from gateway.telemetry import metrics
 from gateway.triton.cluster import Cluster
@@ -88,6 +88,8 @@ class Lane:
         self._calls = metrics.CALLS_IN_FLIGHT.labels(model, name)
         self._call_rows = metrics.CALL_ROWS.labels(model, name)
         self._call_padding = metrics.CALL_PADDING.labels(model, name)
+        self._elements = metrics.CALL_ELEMENTS.labels(model, name)
+        self._padding = metrics.CALL_PADDING_ELEMENTS.labels(model, name)
 
     @property
     def problem(self) -> str | None:
@@ -169,13 +171,14 @@ class Lane:
     async def _prepare(self, parts: list[Part]) -> None:
         started = time.perf_counter()
         try:
+            for part in parts:
+                part.job.waited = max(part.job.waited, started - part.job.arrived)
             payloads = [payload for part in parts for payload in part.payloads]
             found = iter(await self._worker.prepare(payloads))
             ready = time.perf_counter()
             self._adapt(ready - started, len(payloads))
             self._stage["preprocess"].observe(ready - started)
             for part in parts:
-                part.job.waited = max(part.job.waited, started - part.job.arrived)
                 part.job.spent("preprocess", ready - started)
                 prepared = part.job.prepared(part, [next(found) for _ in part.payloads])
                 lengths = [length_of(self.description.tensors, item.tensors) for item in prepared]
@@ -193,10 +196,14 @@ class Lane:
 
     async def _call(self, rows: list[Row], turn: Turn) -> None:
         started = time.perf_counter()
+        for row in rows:
+            row.job.begin(started, row.ready)
         try:
             stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
             self._call_rows.observe(len(rows))
             self._call_padding.observe(stacked.padding)
+            self._elements.inc(size := elements(self.description.tensors, stacked.tensors))
+            self._padding.inc(round(size * stacked.padding))
             seconds = max(row.job.deadline for row in rows) - asyncio.get_running_loop().time()
             with metrics.held(self._calls):
                 outputs = await self._cluster.infer(
@@ -216,9 +223,7 @@ class Lane:
         self._stage["infer"].observe(inferred - started)
         self._stage["postprocess"].observe(finished - inferred)
         for row, result in zip(rows, results, strict=True):
-            waited = row.job.waited + started - row.ready
-            self._stage["queue"].observe(waited)
-            row.job.spent("queue", waited)
+            self._stage["queue"].observe(row.job.waited + started - row.ready)
             row.job.spent("infer", inferred - started)
             row.job.spent("postprocess", finished - inferred)
             row.job.finish(row.position, result)

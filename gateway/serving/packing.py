@@ -93,6 +93,11 @@ def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:
     return max(sizes, default=0)
 
 
+def elements(specs: Sequence[TensorSpec], stacked: Tensors) -> int:
+    """Return how many elements a call's tensors of varying shape have, padding included."""
+    return sum(stacked[spec.name].size for spec in specs if spec.ragged)
+
+
 def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
     """Stack unpadded rows into one tensor a spec, padded to the bucket of the longest."""
     tensors, total, real = {}, 0, 0

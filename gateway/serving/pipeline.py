@@ -135,6 +135,8 @@ class Pipeline:
                 return Answer(await job.answer, job.stages)
             finally:
                 timer.cancel()
+                if not job.shadow:
+                    metrics.queue_ratio(lane.model).observe(job.queue_share)
 
 
 def _draw(weights: dict[str, int], model: str, affinity: str | None) -> str:

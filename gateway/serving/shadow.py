@@ -139,7 +139,7 @@ class Shadows:
         seconds: float,
     ) -> None:
         started = time.perf_counter()
-        copy = await self._pipeline.predict(lane, Job(payloads, seconds, "shadow"))
+        copy = await self._pipeline.predict(lane, Job(payloads, seconds, "shadow", shadow=True))
         extra = time.perf_counter() - started - sum(answer.stages.values())
         report.latency_ms += (extra * 1000 - report.latency_ms) / (report.requests + 1)
         for ours, theirs in zip(answer.results, copy.results, strict=True):

@@ -41,11 +41,15 @@ class RequestLog:
         self._write = logger.msg
         self._level = level
 
-    def write(self, line: Answered) -> None:
-        """Write `line`, with the time and its level: an error where the gateway failed."""
+    def write(self, line: Answered, *, probe: bool = False) -> None:
+        """Write `line`, with the time and its level: an error where the gateway failed.
+
+        What answers a probe is for debugging, whatever its status: changes are logged as such.
+        """
         failed = line.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        if (logging.ERROR if failed else logging.INFO) >= self._level:
-            line.level = "error" if failed else "info"
+        level = logging.DEBUG if probe else logging.ERROR if failed else logging.INFO
+        if level >= self._level:
+            line.level = "debug" if probe else "error" if failed else "info"
             line.timestamp = self._now()
             self._write(self._encode(line))
 

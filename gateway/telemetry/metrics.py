@@ -1,12 +1,25 @@
-"""Prometheus metrics. Labels are bounded: model, release, endpoint, status, stage, replica."""
+"""Prometheus metrics.
+
+Labels are bounded: model, release, endpoint, status, error code, stage, replica, distribution.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Iterable
 from functools import cache
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 #: Seconds; from a tenth of a millisecond (tabular trees) to the longest deadline.
 SECONDS = (
@@ -14,9 +27,14 @@ SECONDS = (
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+#: Shares of a deadline, up to all of it.
+SHARES = (0.001, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 RELEASE = ("model", "release")
 
 REQUESTS = Counter("gateway_requests_total", "Requests answered", ("model", "endpoint", "status"))
+ERRORS = Counter(
+    "gateway_errors_total", "Requests answered with an error", ("model", "endpoint", "code")
+)
 REQUEST_SECONDS = Histogram(
     "gateway_request_seconds", "Time to answer a request", ("model", "endpoint"), buckets=SECONDS
 )
@@ -25,6 +43,12 @@ STAGE_SECONDS = Histogram(
     "Time of one stage: queue, preprocess, infer (a call), postprocess",
     (*RELEASE, "stage"),
     buckets=SECONDS,
+)
+QUEUE_DEADLINE_RATIO = Histogram(
+    "gateway_queue_deadline_ratio",
+    "Share of a request's deadline that it waited in the queue",
+    ("model",),
+    buckets=SHARES,
 )
 ROWS_TOTAL = Counter("gateway_rows_total", "Instances answered", RELEASE)
 ROWS_ADMITTED = Gauge(
@@ -43,11 +67,31 @@ CALL_PADDING = Histogram(
     RELEASE,
     buckets=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
 )
+CALL_ELEMENTS = Counter(
+    "gateway_call_elements_total",
+    "Elements of the tensors that were padded to a common length, padding included",
+    RELEASE,
+)
+CALL_PADDING_ELEMENTS = Counter(
+    "gateway_call_padding_elements_total", "Elements of these that were padding", RELEASE
+)
 RELEASE_READY = Gauge(
     "gateway_release_ready",
     "1 where a release can take requests",
     RELEASE,
     multiprocess_mode="livemin",
+)
+RELEASE_REJECTED = Gauge(
+    "gateway_release_rejected",
+    "1 where the alignment gate keeps a release from traffic",
+    RELEASE,
+    multiprocess_mode="livemax",
+)
+RELEASE_WEIGHT = Gauge(
+    "gateway_release_weight",
+    "A release's weight in the traffic that is in force",
+    RELEASE,
+    multiprocess_mode="livemostrecent",
 )
 RELEASE_REJECTIONS = Counter(
     "gateway_release_rejections_total", "Times the alignment gate rejected a release", RELEASE
@@ -83,6 +127,21 @@ TRITON_RESTARTS = Gauge(
 REQUESTS_OPEN = Gauge(
     "gateway_requests_open", "Requests being worked on", multiprocess_mode="livesum"
 )
+WORKER_RESTARTS = Counter(
+    "gateway_worker_restarts_total", "Workers that died and were started again", ("distribution",)
+)
+PROCESS_CPU = Counter(
+    "gateway_process_cpu_seconds_total", "CPU time of the gateway's processes", ("kind",)
+)
+PROCESS_MEMORY = Gauge(
+    "gateway_process_memory_bytes",
+    "Resident memory of the gateway's processes",
+    ("kind",),
+    multiprocess_mode="livesum",
+)
+#: How releases stand: gauges that are shown only for releases that are there.
+STANDING = (RELEASE_READY, RELEASE_REJECTED, RELEASE_WEIGHT)
+_STANDING_NAMES = frozenset(family.name for gauge in STANDING for family in gauge.describe())
 
 
 def registry() -> CollectorRegistry:
@@ -98,6 +157,33 @@ def registry() -> CollectorRegistry:
     return shared
 
 
+class _Present(Collector):
+    """A registry without the standing of releases that are gone.
+
+    Where several gateways keep their values in files, prometheus_client cannot remove labels: a
+    series would stay for ever at its last value. So it is left out when metrics are shown.
+    """
+
+    def __init__(self, registry: CollectorRegistry, present: Container[tuple[str, str]]) -> None:
+        self._registry = registry
+        self._present = present
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._registry.collect():
+            if family.name in _STANDING_NAMES:
+                family.samples = [
+                    sample
+                    for sample in family.samples
+                    if (sample.labels["model"], sample.labels["release"]) in self._present
+                ]
+            yield family
+
+
+def render(present: Container[tuple[str, str]]) -> bytes:
+    """Return the text of `/metrics`; `present` holds the releases (model, name) that are there."""
+    return generate_latest(_Present(registry(), present))
+
+
 @cache
 def answered(model: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
     """Return what counts a request and what observes its seconds; found once, as labels cost."""
@@ -105,6 +191,25 @@ def answered(model: str, endpoint: str, status: int) -> tuple[Counter, Histogram
         REQUESTS.labels(model, endpoint, str(status)),
         REQUEST_SECONDS.labels(model, endpoint),
     )
+
+
+@cache
+def failed(model: str, endpoint: str, code: str) -> Counter:
+    """Return what counts an answer with this error code."""
+    return ERRORS.labels(model, endpoint, code)
+
+
+@cache
+def queue_ratio(model: str) -> Histogram:
+    """Return what observes the share of their deadline that a model's requests queued."""
+    return QUEUE_DEADLINE_RATIO.labels(model)
+
+
+@cache
+def standing(model: str, release: str) -> tuple[Gauge, Gauge, Gauge]:
+    """Return the gauges of a release: ready, rejected, weight."""
+    ready, rejected, weight = (gauge.labels(model, release) for gauge in STANDING)
+    return ready, rejected, weight
 
 
 class held:  # noqa: N801 - it reads as a verb: `with held(gauge):`

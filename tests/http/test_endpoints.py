@@ -114,7 +114,7 @@ def test_metric_labels_stay_bounded(client: httpx.Client) -> None:
 
 
 def test_request_id_is_echoed_and_logged(client: httpx.Client, stack: Stack) -> None:
-    answer = client.get("/livez", headers={"X-Request-Id": "trace-me.1"})
+    answer = client.get("/models", headers={"X-Request-Id": "trace-me.1"})
     assert answer.headers["X-Request-Id"] == "trace-me.1"
     lines = [line for line in stack.log.read_text().splitlines() if "trace-me.1" in line]
     assert len(lines) == 1

@@ -57,7 +57,22 @@ from gateway.telemetry import logs
 logs.configure(Settings(log_file=Path(sys.argv[1]), log_level=sys.argv[2]))
 for status in (200, 503):
     logs.requests.write(logs.Answered("r1", "POST", "/m_single_predict", status, 1.5, "::1"))
+    probed = logs.Answered("r2", "GET", "/readyz", status, 0.1, "::1")
+    logs.requests.write(probed, probe=True)
 """
+
+
+def test_probes_are_logged_for_debugging_alone(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    subprocess.run([sys.executable, "-c", REQUESTS, str(log), "debug"], cwd=ROOT, check=True)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    levels = [(line["path"], line["status"], line["level"]) for line in lines]
+    assert levels == [
+        ("/m_single_predict", 200, "info"),
+        ("/readyz", 200, "debug"),
+        ("/m_single_predict", 503, "error"),
+        ("/readyz", 503, "debug"),
+    ]
 
 
 @pytest.mark.parametrize(("level", "statuses"), [("info", [200, 503]), ("error", [503])])

@@ -1,0 +1,52 @@
+"""CPU time and memory of the gateway's processes: its own, and the workers that it started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gateway.telemetry import metrics
+
+GATEWAY, WORKER = KINDS = ("gateway", "worker")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+#: Fields of /proc/PID/stat (proc(5)), counted behind the command's closing parenthesis.
+_USER, _SYSTEM, _RESIDENT = 11, 12, 21
+
+
+class Usage:
+    """Reads /proc at each look; what a process used between the last look and its end is lost."""
+
+    def __init__(self) -> None:
+        self._kinds = {os.getpid(): GATEWAY}
+        self._seen: dict[int, float] = {}
+
+    @contextmanager
+    def watched(self, kind: str, pid: int) -> Iterator[None]:
+        """Count a process's usage for the length of the block."""
+        self._kinds[pid] = kind
+        try:
+            yield
+        finally:
+            del self._kinds[pid]
+            self._seen.pop(pid, None)
+
+    def look(self) -> None:
+        """Add up what was used since the last look."""
+        memory = dict.fromkeys(KINDS, 0)
+        for pid, kind in self._kinds.items():
+            with suppress(OSError):
+                text = Path(f"/proc/{pid}/stat").read_bytes()
+                fields = text[text.rindex(b")") + 2 :].split()
+                seconds = (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
+                metrics.PROCESS_CPU.labels(kind).inc(seconds - self._seen.get(pid, 0.0))
+                self._seen[pid] = seconds
+                memory[kind] += int(fields[_RESIDENT]) * _PAGE
+        for kind, size in memory.items():
+            metrics.PROCESS_MEMORY.labels(kind).set(size)
+
+
+#: Of this gateway.
+usage = Usage()
