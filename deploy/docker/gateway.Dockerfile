@@ -42,7 +42,9 @@ COPY --from=locks /locks /locks
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     /opt/gateway/bin/gateway wheels --wheelhouse /wheelhouse \
     && /opt/gateway/bin/gateway environments build --repository /locks --wheelhouse /wheelhouse \
-       --environments /opt/environments
+       --environments /opt/environments \
+    # Nobody edits them here: what several environments hold is stored once.
+    && hardlink --quiet --ignore-time /opt/environments
 
 FROM python AS bare
 RUN install -d -o app -g app /models /var/lib/gateway /var/lib/gateway/environments /wheelhouse

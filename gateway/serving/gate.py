@@ -45,8 +45,7 @@ class Gate:
         self._prepared: list[Prepared] = []
 
     async def prove_worker(self) -> None:
-        """Prove what does not depend on Triton. Raises Misaligned."""
-        await self._prove_files()
+        """Prove what depends neither on files nor on Triton. Raises Misaligned."""
         identity = self._worker.identity
         require(lock.drift_of_worker(self._locked, identity, self._release.isolation))
         self._goldens = await asyncio.to_thread(
@@ -73,12 +72,10 @@ class Gate:
             outputs = await replica.infer(version, tensors, described.outputs, INFER_SECONDS)
             answers += await self._worker.finish(outputs, [item.context])
         require(alignment.results(self._goldens, answers, self._release.tolerance))
-        await self._prove_files()
+        await prove_files(self._folder, self._name, self._release, self._locked)
         return served.load
 
-    async def _prove_files(self) -> None:
-        require(
-            await asyncio.to_thread(
-                lock.drift, self._folder, self._name, self._release, self._locked
-            )
-        )
+
+async def prove_files(folder: Path, name: str, release: Release, locked: LockedRelease) -> None:
+    """Prove that the files of a model version are those of the lock. Raises Misaligned."""
+    require(await asyncio.to_thread(lock.drift, folder, name, release, locked))

@@ -16,7 +16,7 @@ from gateway.preprocessing.workers import Worker, Workers
 from gateway.releases.alignment import Misaligned
 from gateway.releases.lock import LockedRelease
 from gateway.releases.manifest import Release
-from gateway.serving.gate import Gate
+from gateway.serving import gate
 from gateway.serving.lane import Lane
 from gateway.serving.turns import Turns
 from gateway.settings import Settings
@@ -61,7 +61,7 @@ class Live:
         self._turns = turns
         self._settings = settings
         self._worker: Worker | None = None
-        self._gate: Gate | None = None
+        self._gate: gate.Gate | None = None
         self._looked = 0.0
         self._task: asyncio.Task[None] | None = None
         self._proofs: dict[Replica, tuple[int, asyncio.Task[None]]] = {}
@@ -149,10 +149,13 @@ class Live:
         try:
             if self._locked is None:
                 raise Misaligned(f"it is not locked: run `gateway lock {self.model}`")  # noqa: TRY301
+            await gate.prove_files(self._folder, self.name, self.release, self._locked)
+            # Triton loads while the worker starts, unless it serves the version from other files.
+            self._cluster.want(self.version, self._locked.model, anew=False)
             if self._worker is None:
                 self._worker = await self._start_worker(self._locked)
-            gate = Gate(self._folder, self.name, self.release, self._locked, self._worker)
-            await gate.prove_worker()
+            proof = gate.Gate(self._folder, self.name, self.release, self._locked, self._worker)
+            await proof.prove_worker()
         except (Misaligned, PreprocessorUnavailable, EnvironmentFailure) as error:
             self._reject(str(error))
             return
@@ -166,7 +169,7 @@ class Live:
                 self._turns,
                 self._settings.queue_rows,
             )
-        self._gate = gate
+        self._gate = proof
         self._proofs.clear()
         self._cluster.want(self.version, self._locked.model)
 
@@ -175,9 +178,9 @@ class Live:
             return await self._workers.inline(self.release.preprocessor)
         return await self._workers.isolated(locked.preprocessor, locked.requirements)
 
-    async def _prove(self, gate: Gate, lane: Lane, replica: Replica) -> None:
+    async def _prove(self, proof: gate.Gate, lane: Lane, replica: Replica) -> None:
         try:
-            load = await gate.prove_replica(replica)
+            load = await proof.prove_replica(replica)
         except (Misaligned, InferenceFailed) as error:
             lane.proven.pop(replica.endpoint, None)
             self._reject(str(error))

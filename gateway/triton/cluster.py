@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 #: Seconds between two looks at a replica, while it answers and while it does not.
 PROBE_UP = 2.0
 PROBE_DOWN = 0.25
+#: Seconds in which versions that are wanted one after the other are gathered for one load.
+GATHER = 0.2
 #: Seconds that a call waits for a version loaded anew to be proven, and between two looks.
 PROOF_SECONDS, PROOF_PAUSE = 5.0, 0.02
 LOADING, ALIGNING = "Triton is loading it", "its golden cases are being tried"
@@ -63,9 +65,13 @@ class Cluster:
         await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(replica.close() for replica in self.replicas))
 
-    def want(self, version: Version, files: Files) -> None:
-        """Have every replica load a version from these files, and keep it."""
-        if self._wanted.get(version) != files:
+    def want(self, version: Version, files: Files, *, anew: bool = True) -> None:
+        """Have every replica load a version from these files, and keep it.
+
+        Without `anew` a version that is wanted from other files is left alone.
+        """
+        wanted = self._wanted.get(version)
+        if wanted is None or (anew and wanted != files):
             self._wanted[version] = files
             for alarm in self._alarms.values():
                 alarm.set()
@@ -177,3 +183,6 @@ class Cluster:
                     await alarm.wait()
             except TimeoutError:
                 continue
+            if self._wanted.keys() - replica.ready.keys():
+                # Versions of one model that are wanted together are loaded together, once.
+                await asyncio.sleep(GATHER)

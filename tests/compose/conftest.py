@@ -25,7 +25,8 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         stack.up()
         yield stack
     finally:
-        print(stack("logs", "--no-color", "--tail", "40"))  # noqa: T201 - pytest shows it on failure
+        for service in ("triton", "gateway", "lb"):  # pytest shows it where something failed
+            print(stack("logs", "--no-log-prefix", "--tail", "15", service))  # noqa: T201
         stack(*everything, "down", "--volumes", "--remove-orphans", "--timeout", "10")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from tests.support.stack import ROOT
 PROJECT = "gateway-test"
 #: A first start waits for health checks, on a machine that may be busy.
 PATIENCE = 540
-#: Ports of the host that the tests publish on.
-PORTS = {"HTTP_PORT": "18080", "PROMETHEUS_PORT": "19090", "LOCUST_PORT": "18089"}
+#: Ports of the host that are published: free ones.
+PORTS = ("HTTP_PORT", "PROMETHEUS_PORT", "LOCUST_PORT")
 ADMIN_KEY = "the-admin-key-of-the-tests"
 
 
@@ -27,23 +29,24 @@ class Compose:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self._folder = folder
+        self._ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self.configure(**settings)
 
     def configure(self, **settings: str) -> None:
         """Write these settings, beside those of all tests, into the .env file."""
-        given = PORTS | {"GATEWAY_ADMIN_KEY": ADMIN_KEY} | settings
+        given = self._ports | {"GATEWAY_ADMIN_KEY": ADMIN_KEY} | settings
         self._env = self._folder / ".env"
         self._env.write_text("".join(f"{name}={value}\n" for name, value in given.items()))
 
     @property
     def url(self) -> str:
         """Where the load balancer is published."""
-        return f"http://127.0.0.1:{PORTS['HTTP_PORT']}"
+        return f"http://127.0.0.1:{self._ports['HTTP_PORT']}"
 
     @property
     def prometheus(self) -> str:
         """Where Prometheus is published."""
-        return f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}"
+        return f"http://127.0.0.1:{self._ports['PROMETHEUS_PORT']}"
 
     def __call__(self, *arguments: str, given: bytes | None = None) -> str:
         """Run `docker compose` with these arguments; returns what it printed on stdout."""
@@ -106,6 +109,15 @@ def docker(*arguments: str) -> str:
     )
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
     return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback address that nobody listens on."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def engine_runs() -> bool:
