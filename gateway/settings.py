@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     environments: Path = Field(
         Path(".run/environments"), description="folder with the preprocessors' environments"
     )
+    prebuilt_environments: Path | None = Field(
+        None,
+        description="read-only folder of environments built ahead; looked in before `environments`",
+    )
     offline: bool = Field(False, description="install from the wheelhouse only, never an index")
     run_dir: Path = Field(Path(".run"), description="working folder: logs, Triton's files")
     state_dir: Path | None = Field(
