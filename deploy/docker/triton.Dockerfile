@@ -94,7 +94,7 @@ USER 10001
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=3s --timeout=3s --start-period=60s --retries=3 CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /v2/health/ready HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 '"]
+    "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /v2/health/live HTTP/1.0\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 '"]
 CMD ["tritonserver", "--model-repository=/models", "--model-control-mode=explicit", "--exit-timeout-secs=10"]
 LABEL org.opencontainers.image.title="Triton Inference Server, slim, CPU" \
       org.opencontainers.image.description="tritonserver 2.51.0 from PyPI with Python-based ONNX Runtime and PyTorch backends" \
