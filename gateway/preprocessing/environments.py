@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -22,38 +23,57 @@ from pathlib import Path
 import structlog
 from uv import find_uv_bin
 
+from gateway.preprocessing import wheelhouse as wheels
+
 log = structlog.get_logger(__name__)
 
 #: Seconds that building one environment may take.
 BUILD_SECONDS = 900
 BUILDING = ".building-"
 REQUIREMENTS = "requirements.txt"
+PYTHON = "bin/python"
 
 
 class EnvironmentFailure(RuntimeError):
-    """An environment could not be built; the message ends with uv's own words."""
+    """An environment could not be built; the message has uv's words or the missing wheels."""
 
 
 class Environments:
     """The environments of a host, under `root`.
 
-    `wheelhouse` holds wheels that no index has; `offline` forbids any index.
+    `wheelhouse` holds wheels that no index has; `offline` forbids any index. `prebuilt` is a
+    folder of environments that is looked in first and never written.
     """
 
-    def __init__(self, root: Path, wheelhouse: Path, *, offline: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        wheelhouse: Path,
+        *,
+        offline: bool = False,
+        prebuilt: Path | None = None,
+    ) -> None:
         self._root = root.absolute()
         self._wheelhouse = wheelhouse.absolute()
         self._offline = offline
+        self._prebuilt = prebuilt.absolute() if prebuilt else None
 
     async def python(self, requirements: Sequence[str]) -> Path:
         """Return the interpreter of the environment with exactly these pinned requirements.
 
         Builds it if need be. Raises EnvironmentFailure.
         """
-        folder = self._root / digest(requirements)
+        name = digest(requirements)
+        # Not every image has the interpreter where the builder had it: then another is built.
+        if self._prebuilt and os.access(python := self._prebuilt / name / PYTHON, os.X_OK):
+            return python
+        folder = self._root / name
         if not folder.exists():
-            await asyncio.to_thread(self._build_once, folder, requirements)
-        return folder / "bin/python"
+            try:
+                await asyncio.to_thread(self._build_once, folder, requirements)
+            except OSError as error:
+                raise EnvironmentFailure(f"cannot build in {self._root}: {error}") from None
+        return folder / PYTHON
 
     def collect(self, used: Collection[str]) -> list[str]:
         """Remove every environment whose digest is not in `used`; returns what was removed.
@@ -70,21 +90,30 @@ class Environments:
         return removed
 
     def built(self) -> list[str]:
-        """Return the digests of all environments that are whole."""
+        """Return the digests of all environments that are whole, without the prebuilt ones."""
         return [name for name in self._folders() if not name.startswith(BUILDING)]
+
+    def prebuilt(self) -> list[str]:
+        """Return the digests of the prebuilt environments."""
+        if not self._prebuilt or not self._prebuilt.is_dir():
+            return []
+        return sorted(path.parents[1].name for path in self._prebuilt.glob(f"[!.]*/{PYTHON}"))
 
     def _folders(self) -> list[str]:
         folders = self._root.iterdir() if self._root.exists() else ()
         return sorted(folder.name for folder in folders if folder.is_dir())
 
     def _build_once(self, folder: Path, requirements: Sequence[str]) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
+        if not self._root.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._root.chmod(0o755)
         with _locked(self._root):
             if folder.exists():  # another process was faster
                 return
             building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self._root))
             try:
                 self._build(building, requirements)
+                _open_to_all(building)
                 building.rename(folder)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
@@ -95,13 +124,22 @@ class Environments:
         (folder / REQUIREMENTS).write_text("\n".join(requirements) + "\n")
         run_uv("venv", "--allow-existing", "--relocatable", "--python", sys.executable, folder)
         offline = ("--offline", "--no-index") if self._offline else ()
-        run_uv(
-            *("pip", "install", "--python", folder / "bin/python", "--require-hashes", "--no-deps"),
-            # Copies, not links into the cache of uv: who edits one environment edits only that one.
-            *("--compile-bytecode", "--link-mode", "copy", "--only-binary", ":all:"),
-            *("--find-links", self._wheelhouse, *offline),
-            *("--requirements", folder / REQUIREMENTS),
-        )
+        try:
+            run_uv(
+                *("pip", "install", "--python", folder / PYTHON, "--require-hashes", "--no-deps"),
+                # Copies, not links into uv's cache: an edit of one environment stays in it.
+                *("--compile-bytecode", "--link-mode", "copy", "--only-binary", ":all:"),
+                *("--find-links", self._wheelhouse, *offline),
+                *("--requirements", folder / REQUIREMENTS),
+            )
+        except EnvironmentFailure:
+            lacking = wheels.missing(self._wheelhouse, requirements) if self._offline else []
+            if not lacking:
+                raise
+            raise EnvironmentFailure(
+                f"offline is set and the wheelhouse {self._wheelhouse} lacks {', '.join(lacking)}:"
+                f" run `{wheels.COMPLETE}` where there is a network, and copy the wheelhouse here"
+            ) from None
 
 
 def digest(requirements: Sequence[str]) -> str:
@@ -117,6 +155,8 @@ def run_uv(*arguments: str | Path, **variables: str) -> str:
     """
     command = [find_uv_bin(), "--no-progress", "--color", "never", *map(str, arguments)]
     quiet = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    if not _cache_is_writable():  # uv would refuse to start; this way it uses a temporary folder
+        quiet["UV_NO_CACHE"] = "1"
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -132,6 +172,28 @@ def run_uv(*arguments: str | Path, **variables: str) -> str:
         words = [line for line in done.stderr.splitlines() if not line.startswith("Using Python")]
         raise EnvironmentFailure("\n".join(words[-8:]).strip())
     return done.stdout
+
+
+def _cache_is_writable() -> bool:
+    """Say whether uv can write its cache: the user of a container may have no home."""
+    try:
+        shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # neither HOME nor an entry in the password file
+        shared = Path("/nonexistent")
+    place = Path(os.environ.get("UV_CACHE_DIR") or shared / "uv").absolute()
+    nearest = next(path for path in (place, *place.parents) if os.access(path, os.F_OK))
+    return os.access(nearest, os.W_OK | os.X_OK)
+
+
+def _open_to_all(root: Path) -> None:
+    """Let every user read and run what the builder can; only the builder may write."""
+    for folder, _, files in os.walk(root):
+        for path in (Path(folder), *(Path(folder, file) for file in files)):
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                continue
+            readable = 0o055 if mode & stat.S_IXUSR else 0o044
+            path.chmod((stat.S_IMODE(mode) | readable) & ~0o022)
 
 
 @contextmanager

@@ -51,7 +51,10 @@ class Workers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._environments = Environments(
-            settings.environments, settings.wheelhouse, offline=settings.offline
+            settings.environments,
+            settings.wheelhouse,
+            offline=settings.offline,
+            prebuilt=settings.prebuilt_environments,
         )
 
     async def inline(self, requirement: str) -> Worker:

@@ -168,3 +168,53 @@ async def test_a_requirement_without_hash_is_refused(
     line = wheel(wheelhouse, "alpha").partition(" --hash=")[0]
     with pytest.raises(EnvironmentFailure, match="alpha"):
         await environments.python([line])
+
+
+async def test_prebuilt_ones_are_looked_in_first_and_never_written(
+    tmp_path: Path, wheelhouse: Path
+) -> None:
+    ahead, new = [wheel(wheelhouse, "alpha")], [wheel(wheelhouse, "beta")]
+    image, volume = tmp_path / "image", tmp_path / "volume"
+    built = await Environments(image, wheelhouse, offline=True).python(ahead)
+    environments = Environments(volume, wheelhouse, offline=True, prebuilt=image)
+    assert await environments.python(ahead) == built
+    assert not volume.exists()
+    assert (await environments.python(new)).is_relative_to(volume)
+    assert (environments.prebuilt(), environments.built()) == ([digest(ahead)], [digest(new)])
+    assert environments.collect([]) == [digest(new)]
+    assert environments.prebuilt() == [digest(ahead)]
+
+
+@pytest.mark.parametrize("usable", [False, True])
+async def test_a_prebuilt_one_without_its_interpreter_is_built_again(
+    tmp_path: Path, wheelhouse: Path, usable: bool
+) -> None:
+    lines = [wheel(wheelhouse, "alpha")]
+    image, volume = tmp_path / "image", tmp_path / "volume"
+    python = await Environments(image, wheelhouse, offline=True).python(lines)
+    if not usable:  # another image has its Python elsewhere
+        python.unlink()
+        python.symlink_to("/nowhere/python3")
+    found = await Environments(volume, wheelhouse, offline=True, prebuilt=image).python(lines)
+    assert found.is_relative_to(image if usable else volume)
+    assert run(found, "import alpha; print(alpha.VALUE)") == "1"
+
+
+def test_without_a_prebuilt_folder_there_is_none(tmp_path: Path, wheelhouse: Path) -> None:
+    assert Environments(tmp_path, wheelhouse).prebuilt() == []
+    assert Environments(tmp_path, wheelhouse, prebuilt=tmp_path / "absent").prebuilt() == []
+
+
+async def test_offline_names_the_missing_wheels_and_what_to_do(
+    environments: Environments, wheelhouse: Path
+) -> None:
+    here, absent = wheel(wheelhouse, "beta"), wheel(wheelhouse, "alpha")
+    (wheelhouse / "alpha-1.0-py3-none-any.whl").rename(wheelhouse / "alpha-2.0-py3-none-any.whl")
+    elsewhere = absent.replace("alpha", "gamma").replace(
+        " --hash", " ; python_version < '3' --hash"
+    )
+    with pytest.raises(EnvironmentFailure) as failure:
+        await environments.python([here, absent, elsewhere])
+    told = str(failure.value)
+    assert told.startswith(f"offline is set and the wheelhouse {wheelhouse} lacks alpha==1.0: run ")
+    assert "`gateway environments build --complete-wheelhouse`" in told

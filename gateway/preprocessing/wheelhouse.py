@@ -1,0 +1,95 @@
+"""The wheelhouse: which locked wheels it lacks, and how it gets them.
+
+`gateway wheels` puts the repository's own wheels there; what they depend on comes from an index.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.tags import sys_tags
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+#: Seconds that downloading the wheels of one environment may take.
+DOWNLOAD_SECONDS = 900
+COMPLETE = "gateway environments build --complete-wheelhouse"
+
+
+class DownloadFailure(RuntimeError):
+    """A locked wheel could not be put into the wheelhouse; the message ends with pip's words."""
+
+
+def missing(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
+    """Return the locked `name==version` of this Python and machine without a wheel there."""
+    here, found = set(sys_tags()), set()
+    for path in wheelhouse.glob("*.whl"):
+        try:
+            name, version, _, tags = parse_wheel_filename(path.name)
+        except InvalidWheelFilename:
+            continue
+        if not here.isdisjoint(tags):
+            found.add((name, str(version)))
+    wanted = [Requirement(line.partition(" --hash=")[0]) for line in requirements]
+    return [
+        f"{item.name}{item.specifier}"
+        for item in wanted
+        if (item.marker is None or item.marker.evaluate())
+        and not any(
+            name == canonicalize_name(item.name) and item.specifier.contains(version)
+            for name, version in found
+        )
+    ]
+
+
+def complete(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
+    """Put every locked wheel of this Python and machine there; return the names of new files.
+
+    pip downloads them, as uv cannot, and verifies their hashes. Raises DownloadFailure.
+    """
+    wheelhouse.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=wheelhouse) as folder:
+        locked, downloaded = Path(folder) / "requirements.txt", Path(folder) / "wheels"
+        locked.write_text("\n".join(requirements) + "\n")
+        downloaded.mkdir()
+        _pip(
+            *("download", "--quiet", "--no-input", "--disable-pip-version-check"),
+            *("--require-hashes", "--no-deps", "--only-binary", ":all:"),
+            *("--dest", downloaded, "--find-links", wheelhouse.absolute()),
+            *("--requirement", locked),
+        )
+        return [path.name for path in sorted(downloaded.iterdir()) if _add(path, wheelhouse)]
+
+
+def _add(wheel: Path, wheelhouse: Path) -> bool:
+    """Move a wheel there, whole; say whether it is new. Raises DownloadFailure."""
+    target = wheelhouse / wheel.name
+    if not target.exists():
+        wheel.chmod(0o644)
+        wheel.rename(target)
+        return True
+    if not filecmp.cmp(wheel, target, shallow=False):
+        raise DownloadFailure(f"{target} is not the locked wheel of that name: remove it first")
+    return False
+
+
+def _pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", *map(str, arguments)]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=False, timeout=DOWNLOAD_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise DownloadFailure(f"pip download: not done in {DOWNLOAD_SECONDS} s") from None
+    if "No module named pip" in done.stderr:
+        raise DownloadFailure(
+            f"{sys.executable} has no pip, which downloads the wheels: install pip into its"
+            " environment, or complete the wheelhouse on another host with this Python and machine"
+        )
+    if done.returncode:
+        raise DownloadFailure("\n".join(done.stderr.splitlines()[-8:]).strip())
