@@ -1,60 +1,145 @@
-"""`gateway environments`: see and collect the isolated environments of a host."""
+"""`gateway environments`: see, build ahead and collect the isolated environments of a host."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from gateway.commands.options import options, settings
-from gateway.preprocessing.environments import Environments, digest
+from gateway.preprocessing import wheelhouse
+from gateway.preprocessing.environments import EnvironmentFailure, Environments, digest
+from gateway.preprocessing.wheelhouse import DownloadFailure
 from gateway.releases import lock
 from gateway.settings import Settings
+from gateway.telemetry import logs
+
+
+class Wanted(NamedTuple):
+    """An environment that locks name: its requirements and the releases that use it."""
+
+    requirements: Sequence[str]
+    releases: list[str]
 
 
 @click.group()
 def environments() -> None:
-    """See and collect the isolated environments of the preprocessors."""
+    """See, build ahead and collect the isolated environments of the preprocessors."""
 
 
 @environments.command("list")
-@options("repository", "environments")
+@options("repository", "environments", "prebuilt_environments")
 def show(**given: Any) -> None:
     """List the environments that are built, with the releases that use them."""
     config = settings(given)
-    used = _used(config)
-    for name in _environments(config).built():
-        size = _size(config.environments / name)
-        click.echo(f"{name}  {size / 1e6:6.0f} MB  {', '.join(used.get(name, ['unused']))}")
+    wanted = _wanted(config)
+    found = _environments(config)
+    rows = [(config.environments / name, "") for name in found.built()]
+    if config.prebuilt_environments:
+        rows = [
+            *((config.prebuilt_environments / name, "prebuilt: ") for name in found.prebuilt()),
+            *rows,
+        ]
+    for folder, kind in rows:
+        users = wanted[folder.name].releases if folder.name in wanted else ["unused"]
+        click.echo(f"{folder.name}  {_size(folder) / 1e6:6.0f} MB  {kind}{', '.join(users)}")
+
+
+@environments.command()
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.option(
+    "--complete-wheelhouse",
+    is_flag=True,
+    help="first put every locked wheel into the wheelhouse, so that `offline` can build them all",
+)
+@options("repository", "wheelhouse", "environments", "prebuilt_environments", "offline")
+def build(models: tuple[str, ...], complete_wheelhouse: bool, **given: Any) -> None:
+    """Build every environment that the locks name, ahead of any gateway.
+
+    Needs the locks and the wheelhouse; no Triton and no preprocessor's sources. Exits with 1
+    naming every environment that cannot be built, once all were tried.
+    """
+    config = settings({**given, "log_level": "error"})
+    logs.configure(config)
+    if complete_wheelhouse and config.offline:
+        raise click.UsageError("--complete-wheelhouse needs an index, and `offline` forbids it")
+    problems = []
+    for name, wanted in _wanted(config, models).items():
+        users = ", ".join(wanted.releases)
+        try:
+            if complete_wheelhouse:
+                _complete(config, wanted)
+            click.echo(f"{name}  {_build(config, wanted)}  {users}")
+        except (EnvironmentFailure, DownloadFailure, OSError) as error:
+            problems.append(f"{name}  {users}: {error}")
+    if problems:
+        raise click.ClickException("\n".join(["not built:", *problems]))
 
 
 @environments.command()
 @options("repository", "environments")
 def gc(**given: Any) -> None:
-    """Remove the environments that no lock of the repository names."""
+    """Remove the environments that no lock of the repository names; never prebuilt ones."""
     config = settings(given)
-    for name in _environments(config).collect(_used(config).keys()):
+    for name in _environments(config).collect(_wanted(config).keys()):
         click.echo(f"removed {name}")
 
 
 def _environments(config: Settings) -> Environments:
-    return Environments(config.environments, config.wheelhouse, offline=config.offline)
+    return Environments(
+        config.environments,
+        config.wheelhouse,
+        offline=config.offline,
+        prebuilt=config.prebuilt_environments,
+    )
 
 
-def _used(config: Settings) -> dict[str, list[str]]:
-    """Return which releases use each environment, by its digest. Raises ClickException."""
-    used: dict[str, list[str]] = {}
+def _complete(config: Settings, wanted: Wanted) -> None:
+    for name in wheelhouse.complete(config.wheelhouse, wanted.requirements):
+        click.echo(f"added {name}")
+
+
+def _build(config: Settings, wanted: Wanted) -> str:
+    """Build an environment unless it is there; return how long it took, for people."""
+    found = _environments(config)
+    before = {*found.built(), *found.prebuilt()}
+    start = time.monotonic()
+    asyncio.run(found.python(wanted.requirements))
+    there = digest(wanted.requirements) in before
+    return "already there" if there else f"{time.monotonic() - start:.1f} s"
+
+
+def _wanted(config: Settings, models: Sequence[str] = ()) -> dict[str, Wanted]:
+    """Return the environments that the locks of these models (none: all) name, by digest.
+
+    Raises ClickException.
+    """
     if not config.repository.is_dir():  # else everything would seem unused
         raise click.ClickException(f"{config.repository}: the model repository does not exist")
-    for path in sorted(config.repository.glob(f"*/{lock.FILE}")):
-        try:
-            found = lock.read(path.parent)
-        except lock.LockError as error:
-            raise click.ClickException(str(error)) from None
-        for name, release in found.releases.items() if found else ():
-            used.setdefault(digest(release.requirements), []).append(f"{path.parent.name}/{name}")
-    return used
+    folders = [config.repository / model for model in models]
+    if not models:
+        folders = sorted(path.parent for path in config.repository.glob(f"*/{lock.FILE}"))
+    wanted: dict[str, Wanted] = {}
+    for folder in folders:
+        for name, release in _locked(folder).releases.items():
+            key = digest(release.requirements)
+            entry = wanted.setdefault(key, Wanted(release.requirements, []))
+            entry.releases.append(f"{folder.name}/{name}")
+    return wanted
+
+
+def _locked(folder: Path) -> lock.Lock:
+    try:
+        found = lock.read(folder)
+    except lock.LockError as error:
+        raise click.ClickException(str(error)) from None
+    if found is None:
+        raise click.ClickException(f"{folder / lock.FILE} does not exist: run `gateway lock`")
+    return found
 
 
 def _size(folder: Path) -> int:
