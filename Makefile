@@ -38,7 +38,8 @@ compose-test: install wheels  ## build the images, start the compose stack and t
 	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
 		{ echo "no Docker engine with Compose v2 answers: install one, or run '.ci/engine make compose-test'"; exit 1; }
 	docker compose --profile load build --quiet
-	GATEWAY_REQUIRE_ENGINE=1 .venv/bin/pytest tests/compose $(TESTS)
+	GATEWAY_REQUIRE_ENGINE=1 PROMTOOL=$(CURDIR)/tests/compose/promtool \
+		.venv/bin/pytest tests/compose tests/deploy/test_monitoring.py
 
 .PHONY: bench-micro
 bench-micro: install models wheels  ## measure the gateway against the machine's limit (BENCH="--rounds 3 …")

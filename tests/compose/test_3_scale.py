@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from typing import Any
 
+import httpx
 import pytest
 
+from deploy.grafana import dashboard
+from tests.deploy.test_monitoring import RECORDED
 from tests.support.compose import Compose, docker, eventually
+from tests.support.goldens import PREPROCESSORS
 
 SETTINGS = {
     "COMPOSE_PROFILES": "two-tritons",
@@ -97,12 +102,37 @@ def test_prometheus_scrapes_all_targets(compose: Compose, load: Load) -> None:
     assert jobs == ["gateway", "gateway", "lb", "prometheus", "triton", "triton"]
 
 
-def test_nothing_alerts_under_this_load(compose: Compose, load: Load) -> None:
+def test_every_panel_and_every_rule_has_data(compose: Compose, load: Load) -> None:
     del load
-    firing = [
-        sample["metric"]["alertname"] for sample in compose.query('ALERTS{alertstate="firing"}')
+    queries = [query.expression for query in dashboard.queries()] + RECORDED
+    assert len(queries) > 30
+    eventually(lambda: not _without_data(compose, queries), seconds=60)
+
+
+def test_every_model_shows_in_the_panels_by_model(compose: Compose, load: Load) -> None:
+    del load
+    for model in PREPROCESSORS:
+        queries = [query.expression for query in dashboard.queries(model)]
+        assert not _without_data(compose, [query for query in queries if "by (model)" in query])
+
+
+def test_nothing_alerts_and_no_rule_fails_under_this_load(compose: Compose, load: Load) -> None:
+    del load
+    rules = [
+        rule
+        for group in httpx.get(f"{compose.prometheus}/api/v1/rules").json()["data"]["groups"]
+        for rule in group["rules"]
     ]
-    assert firing == []
+    assert len(rules) > len(RECORDED)
+    assert {rule["health"] for rule in rules} == {"ok"}
+    firing = compose.query('ALERTS{alertstate="firing"}')
+    assert [sample["metric"]["alertname"] for sample in firing] == []
+
+
+def _without_data(compose: Compose, queries: list[str]) -> list[str]:
+    """Return the queries that yield nothing, or no number."""
+    found = {query: [float(s["value"][1]) for s in compose.query(query)] for query in queries}
+    return [query for query, seen in found.items() if not seen or any(map(math.isnan, seen))]
 
 
 def _cpu_seconds(container: str) -> float:
