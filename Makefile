@@ -76,13 +76,18 @@ train: install  ## train langid (both versions), digits and tumor again, with th
 
 .PHONY: lock
 lock: .venv/bin/uv  ## resolve the pinned requirements again
-	$(UV) pip compile $(COMPILE) --extra dev pyproject.toml $(PREPROCESSORS) \
+	$(COMPILE) --extra dev pyproject.toml $(PREPROCESSORS) \
 		--no-emit-package gateway-preprocessor --output-file requirements/gateway.txt
-	$(UV) pip compile $(COMPILE) requirements/models.in --output-file requirements/models.txt
-	$(UV) pip compile $(COMPILE) requirements/baselines.in --constraints requirements/models.txt \
+	$(COMPILE) requirements/models.in --output-file requirements/models.txt
+	$(COMPILE) requirements/baselines.in --constraints requirements/models.txt \
 		--output-file requirements/baselines.txt
-	$(UV) pip compile $(COMPILE) requirements/ensemble.in --output-file requirements/ensemble.txt
-COMPILE := --upgrade --no-header --no-annotate --no-emit-index-url --generate-hashes \
+	$(COMPILE) requirements/ensemble.in --output-file requirements/ensemble.txt
+	$(COMPILE) pyproject.toml preprocessors/contract/pyproject.toml --constraints requirements/gateway.txt \
+		--no-emit-package gateway-preprocessor --output-file requirements/serve.txt
+	$(COMPILE) requirements/locust.in --constraints requirements/gateway.txt --output-file requirements/locust.txt
+	$(subst unknown-linux-gnu,manylinux_2_35,$(COMPILE)) requirements/triton.in --constraints requirements/models.txt --no-deps --output-file requirements/triton.txt
+# Triton's wheel needs glibc 2.35: more than the plain platform promises.
+COMPILE = $(UV) pip compile --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 
 .PHONY: wheels

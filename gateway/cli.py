@@ -107,11 +107,11 @@ async def _start(server: Gateway | Processes, config: Settings, say: Callable[[s
     gc.freeze()
     gc.set_threshold(*COLLECT)
     if isinstance(server, Gateway):
-        say(_welcome(server.pipeline, _address(config.host, server.port)))
+        say(_welcome(server.pipeline, address(config.host, server.port)))
     sys.stdout.flush()
 
 
-def _address(host: str, port: int) -> str:
+def address(host: str, port: int) -> str:
     """Return an address that can be opened: a wildcard host is every address, so loopback too."""
     opened = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{opened}]:{port}" if ":" in opened else f"http://{opened}:{port}"

@@ -53,6 +53,7 @@ def test_readme_commands_answer_as_shown(stack: Stack, shown: Shown) -> None:
 def test_other_readme_commands_are_targets() -> None:
     commands = re.findall(r"```bash\n(make .*?)\n```", README)
     assert commands == ["make up", "make test"]
+    assert "```bash\ndocker compose up -d --wait\n```" in README  # tests/compose types it
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in re.findall(r"`make ([a-z-]+)`", README + (ROOT / "CONTRIBUTING.md").read_text()):
         assert re.search(rf"^{target}\s", shown.stdout, re.MULTILINE), target

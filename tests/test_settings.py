@@ -115,3 +115,15 @@ def test_a_start_that_cannot_succeed_says_why(
     assert done.returncode == 1
     assert told in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_empty_environment_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ADMIN_KEY", "MODELS", "QUEUE_ROWS", "OFFLINE"):
+        monkeypatch.setenv(f"GATEWAY_{name}", "")
+    given = Settings()
+    assert (given.admin_key, given.models, given.queue_rows, given.offline) == (
+        None,
+        (),
+        2048,
+        False,
+    )

@@ -149,9 +149,10 @@ class Live:
         try:
             if self._locked is None:
                 raise Misaligned(f"it is not locked: run `gateway lock {self.model}`")  # noqa: TRY301
-            await gate.prove_files(self._folder, self.name, self.release, self._locked)
-            # Triton loads while the worker starts, unless it serves the version from other files.
-            self._cluster.want(self.version, self._locked.model, anew=False)
+            with self._cluster.announced():
+                await gate.prove_files(self._folder, self.name, self.release, self._locked)
+                # Triton loads while the worker starts, unless it serves it from other files.
+                self._cluster.want(self.version, self._locked.model, anew=False)
             if self._worker is None:
                 self._worker = await self._start_worker(self._locked)
             proof = gate.Gate(self._folder, self.name, self.release, self._locked, self._worker)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -22,8 +23,8 @@ log = structlog.get_logger(__name__)
 #: Seconds between two looks at a replica, while it answers and while it does not.
 PROBE_UP = 2.0
 PROBE_DOWN = 0.25
-#: Seconds in which versions that are wanted one after the other are gathered for one load.
-GATHER = 0.2
+#: Longest that loads wait, in seconds, for versions that are about to be wanted.
+GATHER = 2.0
 #: Seconds that a call waits for a version loaded anew to be proven, and between two looks.
 PROOF_SECONDS, PROOF_PAUSE = 5.0, 0.02
 LOADING, ALIGNING = "Triton is loading it", "its golden cases are being tried"
@@ -51,6 +52,9 @@ class Cluster:
         self.replicas = [Replica(endpoint, configs, digest, mends=mends) for endpoint in endpoints]
         self.changed = asyncio.Event()
         self._wanted: dict[Version, Files] = {}
+        self._announced = 0
+        self._gathered = asyncio.Event()
+        self._gathered.set()
         self._alarms = {replica: asyncio.Event() for replica in self.replicas}
         self._watches: list[asyncio.Task[None]] = []
 
@@ -64,6 +68,22 @@ class Cluster:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(replica.close() for replica in self.replicas))
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Have loads wait a moment while the block finds out whether to want a version.
+
+        What is wanted at the same time is loaded at once: a model's versions in one load, and
+        models side by side.
+        """
+        self._announced += 1
+        self._gathered.clear()
+        try:
+            yield
+        finally:
+            self._announced -= 1
+            if not self._announced:
+                self._gathered.set()
 
     def want(self, version: Version, files: Files, *, anew: bool = True) -> None:
         """Have every replica load a version from these files, and keep it.
@@ -169,6 +189,9 @@ class Cluster:
     async def _watch(self, replica: Replica) -> None:
         alarm = self._alarms[replica]
         while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await self._gathered.wait()
             alarm.clear()
             before = dict(replica.ready)
             try:
@@ -183,6 +206,3 @@ class Cluster:
                     await alarm.wait()
             except TimeoutError:
                 continue
-            if self._wanted.keys() - replica.ready.keys():
-                # Versions of one model that are wanted together are loaded together, once.
-                await asyncio.sleep(GATHER)
