@@ -85,7 +85,9 @@ class Processes:
         environment = os.environ | {METRICS: str(folder)}
         for index in range(settings.processes):
             # One of them mends models, or each would unload what another has just loaded.
-            mends = {"mends_models": index == 0 and self._triton is not None}
+            mends = {
+                "mends_models": index == 0 and (settings.mends_models or self._triton is not None)
+            }
             given = environment | variables(common.model_copy(update=mends))
             self._keepers.append(asyncio.create_task(self._keep(index, given)))
 

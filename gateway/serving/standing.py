@@ -6,7 +6,7 @@ gateway was started anew meanwhile. One small file a model in the run folder.
 
 from __future__ import annotations
 
-import os
+import secrets
 from pathlib import Path
 
 import msgspec
@@ -35,7 +35,8 @@ class Standing:
             return
         self._kept[model] = weights
         path = self._path(model)
-        partial = path.with_suffix(f".{os.getpid()}")
+        # Gateways in containers share the folder, and have the same process id.
+        partial = path.with_suffix(f".{secrets.token_hex(4)}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(msgspec.json.encode(weights))

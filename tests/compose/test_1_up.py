@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
+from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import httpx
 import pytest
@@ -73,6 +76,17 @@ def test_tritons_ports_are_not_published(compose: Compose) -> None:
                 assert probe.connect_ex((address, port)), f"{address}:{port} answers"
 
 
+def test_the_host_has_no_address_on_tritons_network(compose: Compose) -> None:
+    """So that no program of the host can open the container's address, published or not."""
+    (triton,) = compose.inspect("triton")
+    (network,) = triton["NetworkSettings"]["Networks"].values()
+    own = ip_network(f"{network['IPAddress']}/{network['IPPrefixLen']}", strict=False)
+    routes = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
+    found = [ip_address(int(route[1], 16).to_bytes(4, "little")) for route in routes]
+    assert found
+    assert not [address for address in found if address in own]
+
+
 def test_tritons_ports_are_unreachable_from_the_edge(compose: Compose, edge: str) -> None:
     (triton,) = compose.inspect("triton")
     networks = triton["NetworkSettings"]["Networks"]
@@ -127,6 +141,32 @@ def test_no_image_but_tritons_has_torch_and_none_has_a_compiler(compose: Compose
         unwanted += [] if service.startswith("triton") else ["-o", "-name", "torch"]
         find = ("run", "--rm", "--user", "0", "--entrypoint", "find", container["Image"])
         assert not docker(*find, "/", "-xdev", *unwanted).split(), service
+
+
+def test_without_torch_triton_is_slim_and_the_seed_fits_it() -> None:
+    build = [
+        "build",
+        "--quiet",
+        "--file",
+        "deploy/docker/triton.Dockerfile",
+        "--build-arg",
+        "TORCH=no",
+    ]
+    if bundle := os.environ.get("BUILD_CA"):
+        build += ["--secret", f"id=ca,src={bundle}"]
+    seed = docker(*build, "--target", "models", ".").strip()
+    assert docker("run", "--rm", seed, "ls", "/seed").split() == ["digits", "minilm", "tumor"]
+    triton = docker(*build, "--target", "triton", ".").strip()
+    size = int(docker("image", "inspect", "--format", "{{.Size}}", triton))
+    base = int(docker("image", "inspect", "--format", "{{.Size}}", "debian:bookworm-slim"))
+    assert size - base < 500e6
+
+
+def test_the_gateways_image_is_as_small_as_promised(compose: Compose) -> None:
+    (gateway,) = compose.inspect("gateway")
+    size = int(docker("image", "inspect", "--format", "{{.Size}}", gateway["Image"]))
+    base = int(docker("image", "inspect", "--format", "{{.Size}}", "debian:bookworm-slim"))
+    assert size - base < 700e6
 
 
 def _digest(compose: Compose) -> str:

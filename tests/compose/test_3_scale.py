@@ -20,6 +20,7 @@ SETTINGS = {
     "COMPOSE_PROFILES": "two-tritons",
     "GATEWAY_TRITON": "triton:8001,triton-2:8001",
     "GATEWAY_REPLICAS": "2",
+    "GATEWAY_ADMIN_KEY": "",
     "GATEWAY_CPUS": "1",
     "TRITON_CPUS": "1",
 }
@@ -93,6 +94,13 @@ def test_a_gateway_with_one_core_takes_its_settings_from_it(compose: Compose, lo
         assert workers
         assert len({socket for _, socket in workers}) == len(workers)
         assert all(socket.endswith("/0.sock") for _, socket in workers), "one a preprocessor"
+
+
+def test_without_a_key_admin_is_closed_to_the_load_balancer(compose: Compose, load: Load) -> None:
+    del load
+    with compose.client() as client:
+        answer = client.post("/admin/models/langid/promote", json={"release": "1"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
 def test_prometheus_scrapes_all_targets(compose: Compose, load: Load) -> None:

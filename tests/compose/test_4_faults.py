@@ -54,6 +54,32 @@ def test_a_gateway_killed_from_outside_the_engine_comes_back(compose: Compose) -
     assert state["RestartCount"] == 1
 
 
+async def test_gateways_are_replaced_without_a_lost_request(compose: Compose) -> None:
+    """As docs/deploy.md says: new ones beside the old, then the old are stopped."""
+    (case, *_) = goldens.cases("langid")
+    body = {"inputs": [case.golden.input] * 16}
+    told: Counter[str] = Counter()
+    replaced = asyncio.Event()
+
+    async def user() -> None:
+        async with httpx.AsyncClient(base_url=compose.url, timeout=60) as client:
+            while not replaced.is_set():
+                answer = await client.post("/langid_batch_predict", json=body)
+                told[f"{answer.status_code} {answer.json().get('code', '')}"] += 1
+
+    users = [asyncio.create_task(user()) for _ in range(USERS)]
+    old = compose.containers("gateway")
+    more = ("up", "-d", "--wait", "--no-deps", "--no-recreate", "--scale", "gateway=2", "gateway")
+    await asyncio.to_thread(compose, *more)
+    await asyncio.to_thread(docker, "stop", "--time", "30", *old)
+    await asyncio.to_thread(docker, "rm", *old)
+    await asyncio.sleep(3)
+    replaced.set()
+    await asyncio.gather(*users)
+    assert told.keys() == {"200 "}, told
+    assert not set(old) & set(compose.containers("gateway"))
+
+
 async def test_a_stop_under_load_loses_no_accepted_request(compose: Compose) -> None:
     """Clients keep their connections; what they managed to send is answered, and rightly.
 

@@ -18,7 +18,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 DOCKERFILES = sorted((ROOT / "deploy/docker").glob("*.Dockerfile"))
 
 #: Read by Compose itself.
-COMPOSES_OWN = {"COMPOSE_PROFILES"}
+COMPOSES_OWN = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
 #: Where a compose file gives its own reason for another default.
 OVERRIDDEN = {"TRITON_IMAGE", "TRITON_MEMORY"}
 

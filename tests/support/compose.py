@@ -20,7 +20,7 @@ PROJECT = "gateway-test"
 #: A first start waits for health checks, on a machine that may be busy.
 PATIENCE = 540
 #: Ports of the host that are published: free ones.
-PORTS = ("HTTP_PORT", "PROMETHEUS_PORT", "LOCUST_PORT")
+PORTS = ("HTTP_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "LOCUST_PORT")
 ADMIN_KEY = "the-admin-key-of-the-tests"
 
 
@@ -105,7 +105,12 @@ class Compose:
 def docker(*arguments: str) -> str:
     """Run `docker`; returns what it printed."""
     done = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
+        ["docker", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
     return done.stdout
