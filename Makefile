@@ -34,7 +34,7 @@ test: install models wheels baselines  ## run every test: real HTTP, real Triton
 COMPOSE_FILES := docker-compose.yml$(if $(NO_REGISTRY),:docker-compose.no-registry.yml)$(if $(BUILD_CA),:docker-compose.ca.yml)
 .PHONY: compose-test
 compose-test: export COMPOSE_FILE := $(COMPOSE_FILES)
-compose-test: install wheels  ## build the images, start the compose stack and test it; needs a Docker engine (.ci/engine)
+compose-test: .venv/installed wheels  ## build the images, start the compose stack and test it; needs a Docker engine (.ci/engine)
 	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
 		{ echo "no Docker engine with Compose v2 answers: install one, or run '.ci/engine make compose-test'"; exit 1; }
 	docker compose --profile load build --quiet
