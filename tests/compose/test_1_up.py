@@ -88,22 +88,16 @@ def test_the_host_has_no_address_on_tritons_network(compose: Compose) -> None:
 
 
 def test_tritons_ports_are_unreachable_from_the_edge(compose: Compose, edge: str) -> None:
+    """By name; by address there is nothing to ask, as the host itself has no way there."""
     (triton,) = compose.inspect("triton")
-    networks = triton["NetworkSettings"]["Networks"]
-    assert [name.endswith("_back") for name in networks] == [True]
-    (address,) = (network["IPAddress"] for network in networks.values())
-    (gateway,) = compose.inspect("gateway")
+    assert [name.endswith("_back") for name in triton["NetworkSettings"]["Networks"]] == [True]
     image = compose.inspect("lb")[0]["Image"]
     probe = (
-        'for port in 8000 8001 8002; do for host in "$@"; do '
-        'timeout 2 bash -c "exec 3<>/dev/tcp/$host/$port" 2>/dev/null && echo $host:$port; '
-        "done; done; timeout 2 bash -c 'exec 3<>/dev/tcp/gateway/8080' && echo gateway"
+        "for place in triton/8000 triton/8001 triton/8002 gateway/8080; do "
+        "timeout 2 bash -c 'exec 3<>/dev/tcp/'$place 2>/dev/null && echo $place; done; true"
     )
-    found = docker(
-        *("run", "--rm", "--network", edge, image, "bash", "-c", probe, "probe", "triton", address)
-    )
-    assert found.split() == ["gateway"]  # the probe sees what there is to see, and no Triton
-    assert gateway["NetworkSettings"]["Networks"].keys() != networks.keys()
+    found = docker("run", "--rm", "--network", edge, image, "bash", "-c", probe)
+    assert found.split() == ["gateway/8080"]  # the probe sees what there is to see, and no Triton
 
 
 def test_triton_cannot_reach_out(compose: Compose) -> None:
