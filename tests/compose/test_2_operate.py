@@ -56,7 +56,7 @@ def test_traffic_survives_a_restart_of_everything(compose: Compose, client: http
 
 def test_traffic_survives_a_recreated_gateway(compose: Compose, client: httpx.Client) -> None:
     before = compose.containers("gateway")
-    compose.up("--force-recreate", "--no-deps", "gateway")
+    compose.up("--force-recreate", "gateway")
     assert compose.containers("gateway") != before
     eventually(lambda: client.get("/readyz").status_code == 200)
     assert releases(client).keys() == {"2"}

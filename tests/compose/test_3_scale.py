@@ -13,7 +13,7 @@ import pytest
 
 from deploy.grafana import dashboard
 from tests.deploy.test_monitoring import RECORDED
-from tests.support.compose import Compose, docker, eventually
+from tests.support.compose import PROJECT, Compose, docker, eventually
 from tests.support.goldens import PREPROCESSORS
 
 SETTINGS = {
@@ -52,6 +52,9 @@ class Load:
 def load(compose: Compose) -> Load:
     """The stack as two gateways of one core each and two named Tritons, after a minute of load."""
     compose.configure(**SETTINGS)
+    # Prometheus begins anew: samples of containers that it was restarted with linger for minutes.
+    compose("rm", "--stop", "--force", "prometheus")
+    docker("volume", "rm", f"{PROJECT}_prometheus")
     compose.up()
     return Load(compose)
 
