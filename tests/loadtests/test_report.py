@@ -362,7 +362,7 @@ def test_two_runs_agree_where_their_rounds_explain_the_difference(
 
 def test_chance_parts_one_of_a_hundred_ratios_in_a_few_pairs_of_runs() -> None:
     rng = random.Random(8)
-    rounds, noise, alike, groups, pairs = 5, 0.1, 10, 10, 200
+    rounds, noise, alike, groups, pairs = 5, 0.1, 10, 10, 50
 
     def run(shift: float = 1.0) -> Spread:
         values = [shift * math.exp(rng.gauss(0, noise)) for _ in range(rounds)]
