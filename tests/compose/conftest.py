@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.compose import Compose, demanded, docker, engine_runs
+from tests.support.compose import PROJECT, Compose, demanded, docker, engine_runs
 
 
 @pytest.fixture(scope="session")
@@ -40,5 +40,5 @@ def client(compose: Compose) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def edge(compose: Compose) -> str:
     """The name of the network that clients are on."""
-    (name,) = docker("network", "ls", "-q", "--filter", "name=gateway-test_edge").split()
+    (name,) = docker("network", "ls", "-q", "--filter", f"name={PROJECT}_edge").split()
     return name

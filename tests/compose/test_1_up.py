@@ -102,8 +102,7 @@ def test_tritons_ports_are_unreachable_from_the_edge(compose: Compose, edge: str
 
 def test_triton_cannot_reach_out(compose: Compose) -> None:
     """Its network leads nowhere: not even to what stands on the other network of this host."""
-    (lb,) = compose.inspect("lb")
-    (address,) = (network["IPAddress"] for network in lb["NetworkSettings"]["Networks"].values())
+    address = compose.address("lb")
     script = (
         f"timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/8080' 2>/dev/null && echo reached; true"
     )
@@ -151,16 +150,18 @@ def test_without_torch_triton_is_slim_and_the_seed_fits_it() -> None:
     seed = docker(*build, "--target", "models", ".").strip()
     assert docker("run", "--rm", seed, "ls", "/seed").split() == ["digits", "minilm", "tumor"]
     triton = docker(*build, "--target", "triton", ".").strip()
-    size = int(docker("image", "inspect", "--format", "{{.Size}}", triton))
-    base = int(docker("image", "inspect", "--format", "{{.Size}}", "debian:bookworm-slim"))
-    assert size - base < 500e6
+    assert _beside_base(triton) < 500e6
 
 
 def test_the_gateways_image_is_as_small_as_promised(compose: Compose) -> None:
     (gateway,) = compose.inspect("gateway")
-    size = int(docker("image", "inspect", "--format", "{{.Size}}", gateway["Image"]))
-    base = int(docker("image", "inspect", "--format", "{{.Size}}", "debian:bookworm-slim"))
-    assert size - base < 700e6
+    assert _beside_base(gateway["Image"]) < 700e6
+
+
+def _beside_base(image: str) -> int:
+    """Return the bytes that an image adds to what it was built from."""
+    inspect = ("image", "inspect", "--format", "{{.Size}}")
+    return int(docker(*inspect, image)) - int(docker(*inspect, "debian:bookworm-slim"))
 
 
 def _digest(compose: Compose) -> str:

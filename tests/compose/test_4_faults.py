@@ -87,8 +87,7 @@ async def test_a_stop_under_load_loses_no_accepted_request(compose: Compose) -> 
     They ask the load balancer itself: Docker's own proxy of a published port accepts connections
     that nobody behind it does, and resets them.
     """
-    (lb,) = compose.inspect("lb")
-    (address,) = (network["IPAddress"] for network in lb["NetworkSettings"]["Networks"].values())
+    address = compose.address("lb")
     cases = [case for case in goldens.cases("minilm") if not case.golden.parameters]
     body = {"inputs": [case.golden.input for case in cases] * 8}
     told: Counter[str] = Counter()

@@ -19,8 +19,6 @@ DOCKERFILES = sorted((ROOT / "deploy/docker").glob("*.Dockerfile"))
 
 #: Read by Compose itself.
 COMPOSES_OWN = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
-#: Where a compose file gives its own reason for another default.
-OVERRIDDEN = {"TRITON_IMAGE", "TRITON_MEMORY"}
 
 
 def read_variables(text: str) -> dict[str, set[str]]:

@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.grafana import dashboard
 from gateway.telemetry import metrics
+from tests.support.compose import demanded
 from tests.support.stack import ROOT
 
 FOLDER = ROOT / "deploy/prometheus"
@@ -61,7 +62,7 @@ def tool(name: str) -> str:
     found = os.environ.get(name.upper()) or shutil.which(name)
     if not found:
         reason = f"no {name}: put it on PATH, or name it in {name.upper()}"
-        if os.environ.get("GATEWAY_REQUIRE_ENGINE") == "1":
+        if demanded():
             pytest.fail(reason)
         pytest.skip(reason)
     return found

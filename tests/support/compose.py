@@ -50,7 +50,7 @@ class Compose:
 
     def __call__(self, *arguments: str, given: bytes | None = None) -> str:
         """Run `docker compose` with these arguments; returns what it printed on stdout."""
-        command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self._env), *arguments]
+        command = self._command(*arguments)
         done = subprocess.run(
             command, cwd=ROOT, input=given, capture_output=True, timeout=PATIENCE, check=False
         )
@@ -59,10 +59,15 @@ class Compose:
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Begin `docker compose` with these arguments."""
-        whole = ["docker", "compose", "-p", PROJECT, "--env-file", str(self._env), *command]
         return subprocess.Popen(
-            whole, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self._command(*command),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
+
+    def _command(self, *arguments: str) -> list[str]:
+        return ["docker", "compose", "-p", PROJECT, "--env-file", str(self._env), *arguments]
 
     def up(self, *arguments: str) -> None:
         """What all of the documentation asks a user to type."""
@@ -80,6 +85,12 @@ class Compose:
         """Return what the engine says of each container."""
         found: list[dict[str, Any]] = json.loads(docker("inspect", *self.containers(service)))
         return found
+
+    def address(self, service: str) -> str:
+        """Return the address of a service that has one container, on its one network."""
+        (container,) = self.inspect(service)
+        (network,) = container["NetworkSettings"]["Networks"].values()
+        return str(network["IPAddress"])
 
     def client(self) -> httpx.Client:
         """A client of the load balancer."""
