@@ -1,4 +1,4 @@
-"""The whole gateway: Triton, lanes and HTTP put together, started and stopped in order."""
+"""The whole gateway: Triton, control plane, serving and HTTP, started and stopped in order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import structlog
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from gateway.control.readiness import Readiness
+from gateway.control.reconciler import Reconciler
+from gateway.control.release_runtime import Resources
+from gateway.control.states import GatewayState
 from gateway.errors import public
 from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
@@ -18,38 +22,39 @@ from gateway.http.predict import BATCH, SINGLE, Predict
 from gateway.http.server import Server
 from gateway.preprocessing.workers import Workers
 from gateway.releases import lock, manifest
-from gateway.serving.fleet import Fleet
-from gateway.serving.live import PASSING
-from gateway.serving.pipeline import Pipeline
-from gateway.serving.shadow import Shadows
+from gateway.serving.limiter import CallLimiter
+from gateway.serving.predict import Predictor
 from gateway.settings import Settings
+from gateway.system import limits
 from gateway.telemetry import metrics
-from gateway.triton.cluster import Cluster
 from gateway.triton.configs import Configs
-from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+from gateway.triton.embedded import EmbeddedOptions, EmbeddedState, EmbeddedTriton
+from gateway.triton.pool import TritonPool
 
 log = structlog.get_logger(__name__)
 
-#: A body this many times over the limit is still read away to tell its sender kindly.
-READ_AWAY = 16
+#: A body up to this many times over the limit is drained, so that the client still gets a 413.
+DRAINED = 16
 
 
-def application(pipeline: Pipeline, shadows: Shadows, settings: Settings) -> Application:
+def application(
+    predictor: Predictor, reconciler: Reconciler, readiness: Readiness, settings: Settings
+) -> Application:
     """Return the Tornado application: every route of the gateway, one a line."""
-    serving = {"pipeline": pipeline}
-    shadowed = {"pipeline": pipeline, "shadows": shadows}
-    predict = {**shadowed, "settings": settings}
+    predict = {"predictor": predictor, "settings": settings}
+    models = {"reconciler": reconciler, "shadows": predictor.shadows}
+    health = {"readiness": readiness, "reconciler": reconciler}
     return Application(
         [
             (r"/([^/]+)_single_predict", Predict, {"form": SINGLE, **predict}),
             (r"/([^/]+)_batch_predict", Predict, {"form": BATCH, **predict}),
-            (r"/models", Models, serving),
-            (r"/models/([^/]+)", Model, serving),
-            (r"/models/([^/]+)/shadow", ModelShadow, shadowed),
+            (r"/models", Models, models),
+            (r"/models/([^/]+)", Model, models),
+            (r"/models/([^/]+)/shadow", ModelShadow, models),
             *admin.routes(settings),
             (r"/livez", Live),
-            (r"/readyz", Ready, serving),
-            (r"/metrics", Metrics, serving),
+            (r"/readyz", Ready, health),
+            (r"/metrics", Metrics, health),
         ],
         default_handler_class=UnknownRoute,
         log_function=record,
@@ -77,18 +82,18 @@ def embedded(
 
 
 class Gateway:
-    """One gateway process. `say` tells people what is going on while it starts."""
+    """One gateway process. `say` tells people what is going on."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._say = say
         self._triton: EmbeddedTriton | None = None
-        self._cluster: Cluster | None = None
+        self._pool: TritonPool | None = None
         self._server: Server | None = None
-        self._fleet: Fleet | None = None
-        self._workers = Workers(settings)
-        self.pipeline = Pipeline(self._notices)
-        self._shadows = Shadows(self.pipeline)
+        self._watch: asyncio.Task[None] | None = None
+        self.predictor = Predictor()
+        self.reconciler: Reconciler | None = None
+        self.readiness: Readiness | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -98,81 +103,80 @@ class Gateway:
         that shares its port would take requests from those that are ready, and waits.
         """
         settings = self._settings
-        manifest.read(settings.repository, settings.models)  # before Triton starts in vain
-        if not settings.shares_port:
-            self._server = self._listen()
-        endpoints = settings.triton or (await self._start_triton(),)
+        manifest.read_each(settings.repository, settings.models)  # before Triton starts in vain
+        if settings.triton:
+            endpoints = settings.triton
+        else:
+            self._triton = embedded(settings, self._triton_ready)
+            endpoints = (self._triton.grpc_endpoint,)
         repository = settings.repository
-        self._cluster = Cluster(
+        self._pool = TritonPool(
             endpoints,
             Configs(repository),
-            lambda version: lock.digest_model(repository / version[0], version[1]),
+            lambda version: lock.digest_model(repository / version.model, version.number),
             mends=settings.mends_models or self._triton is not None,
         )
-        self._cluster.start()
-        self._fleet = Fleet(settings, self._cluster, self._workers, self.pipeline, self._say)
-        await self._fleet.start()
+        limiter = CallLimiter(limits.most_calls(settings))
+        resources = Resources(settings, self._pool, Workers(settings), limiter)
+        self.reconciler = Reconciler(resources, self.predictor, self._say)
+        self.readiness = Readiness(
+            settings, self.predictor, self.reconciler, self._pool, self._triton_problem
+        )
+        if not settings.shares_port:
+            self._server = self._listen(self.reconciler, self.readiness)
+        if self._triton:
+            self._say("starting Triton")
+            await self._triton.start()
+        self._pool.start()
+        await self.reconciler.start()
+        self._watch = asyncio.create_task(self.readiness.watch())
 
     async def ready(self) -> None:
-        """Wait until every release that gets traffic can be served, telling of each."""
-        told: set[str] = set()
-        while self.pipeline.problems():
-            self._tell(told)
+        """Wait until requests can be answered."""
+        assert self.reconciler  # noqa: S101 - it has started
+        assert self.readiness  # noqa: S101 - the same
+        while self.readiness.status().state is GatewayState.NOT_READY:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        self._tell(told)
-        self._server = self._server or self._listen()
-
-    def _tell(self, told: set[str]) -> None:
-        lives = [live for item in self.pipeline.traffic.values() for live in item.lives.values()]
-        for live in lives:
-            name = f"{live.model}, release {live.name}"
-            state, reason = live.state
-            line = f"{state}: {name}" + (f": {reason}" if reason else "")
-            if reason not in PASSING and line not in told:
-                told.add(line)
-                self._say(line)
+        self._server = self._server or self._listen(self.reconciler, self.readiness)
 
     async def stop(self) -> None:
-        """Refuse new requests, finish those under way, then stop Triton. Leaves no process.
+        """Refuse new requests, finish those in flight, then stop Triton. Leaves no process.
 
         Also after a start that failed or was cut short.
         """
-        self.pipeline.draining = True
+        self.predictor.draining = True
         if self._server:
             self._server.stop()
             try:
                 async with asyncio.timeout(self._settings.drain_seconds):
-                    await self.pipeline.idle.wait()
+                    await self.predictor.in_flight.none()
+                    await self._server.flushed()
             except TimeoutError:
                 log.warning("requests were cut off")
             await self._server.close_all_connections()
-        await self._shadows.close()
-        if self._fleet:
-            await self._fleet.close()
-        if self._cluster:
-            await self._cluster.close()
+        await self.predictor.shadows.close()
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self.reconciler:
+            await self.reconciler.close()
+        if self._pool:
+            await self._pool.close()
         if self._triton:
             await self._triton.stop()
 
-    def _notices(self) -> dict[str, str]:
-        if self._triton is None or self._triton.status.state == "running":
-            return {}
+    def _triton_problem(self) -> str:
+        """Say why the embedded Triton is down; empty while it runs, or where there is none."""
+        if self._triton is None or self._triton.status.state is EmbeddedState.RUNNING:
+            return ""
         status = self._triton.status
-        reason = public(status.reason)
-        return {"triton": f"{status.state} after {status.restarts} restarts: {reason}"}
-
-    async def _start_triton(self) -> str:
-        settings = self._settings
-        self._say("starting Triton")
-        self._triton = embedded(settings, self._triton_ready)
-        await self._triton.start()
-        return self._triton.grpc_endpoint
+        return f"{status.state} after {status.restarts} restarts: {public(status.reason)}"
 
     async def _triton_ready(self) -> None:
         if self._triton:
             metrics.TRITON_RESTARTS.set(self._triton.status.restarts)
 
-    def _listen(self) -> Server:
+    def _listen(self, reconciler: Reconciler, readiness: Readiness) -> Server:
         settings = self._settings
         try:
             sockets = bind_sockets(settings.port, settings.host, reuse_port=settings.shares_port)
@@ -180,8 +184,8 @@ class Gateway:
             place = f"host {settings.host}, port {settings.port}"
             raise OSError(f"{place}: {error.strerror or error}") from None
         server = Server(
-            application(self.pipeline, self._shadows, settings),
-            max_body_size=READ_AWAY * settings.max_body_bytes,
+            application(self.predictor, reconciler, readiness, settings),
+            max_body_size=DRAINED * settings.max_body_bytes,
         )
         server.add_sockets(sockets)
         self.port = sockets[0].getsockname()[1]

@@ -26,7 +26,8 @@ from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.processes import Processes
 from gateway.releases.manifest import ManifestError
-from gateway.serving.pipeline import Pipeline, Traffic
+from gateway.serving.predict import Predictor
+from gateway.serving.routing import ModelRoutes
 from gateway.settings import Settings
 from gateway.system import limits
 from gateway.telemetry import logs
@@ -107,7 +108,7 @@ async def _start(server: Gateway | Processes, config: Settings, say: Callable[[s
     gc.freeze()
     gc.set_threshold(*COLLECT)
     if isinstance(server, Gateway):
-        say(_welcome(server.pipeline, address(config.host, server.port)))
+        say(_welcome(server.predictor, address(config.host, server.port)))
     sys.stdout.flush()
 
 
@@ -117,22 +118,22 @@ def address(host: str, port: int) -> str:
     return f"http://[{opened}]:{port}" if ":" in opened else f"http://{opened}:{port}"
 
 
-def _welcome(pipeline: Pipeline, url: str) -> str:
+def _welcome(predictor: Predictor, url: str) -> str:
     """Name the endpoints, and one request to paste."""
+    models = predictor.routing.models or {}
     lines = [f"ready at {url}"]
-    for model in sorted(pipeline.traffic):
+    for model in sorted(models):
         lines += [f"  POST /{model}_single_predict   POST /{model}_batch_predict"]
     lines += ["  GET  /models  /readyz  /livez  /metrics", "try:"]
-    model, traffic = min(pipeline.traffic.items(), key=lambda item: len(_example(item[1])))
+    examples = {model: _example(routes) for model, routes in models.items() if routes.batchers}
+    model = min(examples, key=lambda name: len(examples[name]))
     lines.append(
         f"  curl {url}/{model}_single_predict -H 'Content-Type: application/json'"
-        f" -d '{_example(traffic)}'"
+        f" -d '{examples[model]}'"
     )
     return "\n".join(lines)
 
 
-def _example(traffic: Traffic) -> str:
-    live = next(live for live in traffic.lives.values() if live.lane)
-    assert live.lane  # noqa: S101 - just chosen so
-    example = live.lane.description.examples[0]
-    return msgspec.json.encode({"input": example["input"]}).decode()
+def _example(routes: ModelRoutes) -> str:
+    batcher = next(iter(routes.batchers.values()))
+    return msgspec.json.encode({"input": batcher.description.examples[0]["input"]}).decode()

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="serve only these models of the repository, comma separated"
     )
+    ready_requires: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="models without which /readyz answers 503, comma separated"
+    )
     triton: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="external Triton gRPC endpoints, host:port,…; none starts the embedded one"
     )
@@ -131,7 +134,7 @@ class Settings(BaseSettings):
         """Where files lie that should survive this host's or container's restart."""
         return self.state_dir or self.run_dir
 
-    @field_validator("models", "triton", mode="before")
+    @field_validator("models", "ready_requires", "triton", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import prometheus_client
 import pytest
@@ -13,8 +13,7 @@ from gateway_preprocessor.goldens import difference
 from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.app import application
-from gateway.serving.pipeline import Pipeline
-from gateway.serving.shadow import Shadows
+from gateway.serving.predict import Predictor
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from tests.support.stack import ROOT, Stack
@@ -81,7 +80,7 @@ def test_every_metric_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     documented = (ROOT / "docs/http.md").read_text()
-    app = application(pipeline := Pipeline(dict), Shadows(pipeline), Settings())
+    app = application(Predictor(), cast("Any", None), cast("Any", None), Settings())
     for rule in app.wildcard_router.rules:
         path = rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{model}")
         assert f" {path}`" in documented

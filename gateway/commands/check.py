@@ -11,9 +11,11 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.commands.options import options, settings
+from gateway.control.release_runtime import ReleaseRuntime
+from gateway.control.states import ReleaseState
+from gateway.errors import public
 from gateway.releases.lock import LockError
 from gateway.releases.manifest import ManifestError
-from gateway.serving.live import PASSING
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.triton.embedded import EmbeddedTritonError
@@ -50,22 +52,36 @@ async def _verdicts(config: Settings, seconds: float) -> list[Verdict]:
     try:
         await gateway.start()
         while time.monotonic() < deadline:
-            found = _now(gateway)
-            if all(reason not in PASSING for *_, reason in found):
+            statuses = [one.status for _, _, one in _releases(gateway)]
+            if all(status.state.decided for status in statuses):
                 break
             await asyncio.sleep(0.1)
-        return found
+        return _verdicts_now(gateway)
     finally:
         await gateway.stop()
 
 
-def _now(gateway: Gateway) -> list[Verdict]:
-    verdicts = []
-    for model, traffic in sorted(gateway.pipeline.traffic.items()):
-        for name, live in sorted(traffic.lives.items()):
-            state, reason = live.state
-            verdict = "aligned" if state == "ready" else state
-            verdicts.append((model, name, live.release.preprocessor, verdict, reason))
+def _releases(gateway: Gateway) -> list[tuple[str, str, ReleaseRuntime]]:
+    models = gateway.reconciler.models if gateway.reconciler else {}
+    return [
+        (model, name, runtime)
+        for model, state in sorted(models.items())
+        for name, runtime in sorted(state.runtimes.items())
+    ]
+
+
+def _verdicts_now(gateway: Gateway) -> list[Verdict]:
+    models = gateway.reconciler.models if gateway.reconciler else {}
+    verdicts = [
+        (model, "", "", "broken", public(state.declaration.problem))
+        for model, state in sorted(models.items())
+        if state.declaration.problem
+    ]
+    for model, name, runtime in _releases(gateway):
+        state, reason = runtime.status
+        verdict = "aligned" if state is ReleaseState.READY else str(state)
+        preprocessor = runtime.definition.release.preprocessor
+        verdicts.append((model, name, preprocessor, verdict, reason))
     return verdicts
 
 

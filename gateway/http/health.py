@@ -6,9 +6,11 @@ from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from gateway.control.readiness import Readiness
+from gateway.control.reconciler import Reconciler
+from gateway.control.states import GatewayState
+from gateway.errors import UnknownModel
 from gateway.http.base import Handler
-from gateway.serving import readiness
-from gateway.serving.pipeline import Pipeline
 from gateway.telemetry import metrics
 
 
@@ -26,24 +28,26 @@ class Live(Handler):
 
 
 class Ready(Handler):
-    """Whether every release that gets traffic can be served."""
+    """Whether requests can be answered, and what is dead."""
 
     endpoint = "readyz"
     probe = True
 
-    def initialize(self, pipeline: Pipeline) -> None:
-        """Take what the route is configured with."""
-        self._pipeline = pipeline
+    def initialize(self, readiness: Readiness, reconciler: Reconciler) -> None:
+        """Configure the handler (Tornado's hook)."""
+        self._readiness = readiness
+        self._reconciler = reconciler
 
     def get(self) -> None:
-        """Answer 200, or 503 with every reason."""
-        problems = self._pipeline.problems()
-        if problems:
+        """Answer 200 while ready or degraded, else 503; `?model=` asks for one model alone."""
+        model = self.get_query_argument("model", None)
+        if model is not None and model not in self._reconciler.models:
+            raise UnknownModel(f"No model {model[:64]!r} is declared; GET /models lists them.")
+        state, problems = self._readiness.status(model)
+        if state is GatewayState.NOT_READY:
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
             self.set_header("Retry-After", "1")
-        status = "not ready" if problems else "ready"
-        warnings = self._pipeline.warnings()
-        self.write_json({"status": status, "problems": problems, "warnings": warnings})
+        self.write_json({"status": state, "problems": problems})
 
     head = get
 
@@ -54,14 +58,16 @@ class Metrics(Handler):
     endpoint = "metrics"
     probe = True
 
-    def initialize(self, pipeline: Pipeline) -> None:
-        """Take what the route is configured with."""
-        self._pipeline = pipeline
+    def initialize(self, readiness: Readiness, reconciler: Reconciler) -> None:
+        """Configure the handler (Tornado's hook)."""
+        self._readiness = readiness
+        self._reconciler = reconciler
 
     def get(self) -> None:
         """Render all metrics as of now."""
-        readiness.show(self._pipeline)
-        present = {(m, name) for m, item in self._pipeline.traffic.items() for name in item.lives}
+        self._readiness.show()
+        models = self._reconciler.models
+        present = {(model, name) for model, state in models.items() for name in state.runtimes}
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(metrics.render(present))
 

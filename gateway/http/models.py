@@ -4,98 +4,99 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.errors import UnknownModel
+from gateway.control.reconciler import ModelState, Reconciler
+from gateway.control.release_runtime import ReleaseRuntime
+from gateway.errors import UnknownModel, public
 from gateway.http.base import Handler
-from gateway.serving.live import Live
-from gateway.serving.pipeline import Pipeline, Traffic
 from gateway.serving.shadow import Shadows
 
 
-class Models(Handler):
-    """All models, briefly."""
+class _Described(Handler):
+    """Knows the models."""
 
     endpoint = "models"
 
-    def initialize(self, pipeline: Pipeline) -> None:
-        """Take what the route is configured with."""
-        self._pipeline = pipeline
+    def initialize(self, reconciler: Reconciler, shadows: Shadows) -> None:
+        """Configure the handler (Tornado's hook)."""
+        self._reconciler = reconciler
+        self._shadows = shadows
+
+    def state_of(self, model: str) -> ModelState:
+        """Return a model's state. Raises UnknownModel."""
+        if (state := self._reconciler.models.get(model)) is None:
+            raise UnknownModel(f"No model {model[:64]!r} is served; GET /models lists them.")
+        return state
+
+
+class Models(_Described):
+    """All models, briefly."""
 
     def get(self) -> None:
         """List the models."""
-        traffic = self._pipeline.traffic
-        self.write_json({"models": [_summary(model, traffic[model]) for model in sorted(traffic)]})
+        models = self._reconciler.models
+        self.write_json({"models": [_summary(model, models[model]) for model in sorted(models)]})
 
     head = get
 
 
-class Model(Handler):
+class Model(_Described):
     """One model: releases, traffic, schemas, examples."""
-
-    endpoint = "models"
-
-    def initialize(self, pipeline: Pipeline) -> None:
-        """Take what the route is configured with."""
-        self._pipeline = pipeline
 
     def get(self, model: str) -> None:
         """Describe the model. Raises UnknownModel."""
-        if (traffic := self._pipeline.traffic.get(model)) is None:
-            raise UnknownModel(f"No model {model[:64]!r} is served; GET /models lists them.")
-        details = {"releases": {name: _release(live) for name, live in traffic.lives.items()}}
-        self.write_json(_summary(model, traffic) | details)
+        state = self.state_of(model)
+        details = {"releases": {name: _release(one) for name, one in state.runtimes.items()}}
+        self.write_json(_summary(model, state) | details)
 
     head = get
 
 
-class ModelShadow(Handler):
+class ModelShadow(_Described):
     """How a model's shadow release differs from the one that answers."""
 
-    endpoint = "models"
-
-    def initialize(self, pipeline: Pipeline, shadows: Shadows) -> None:
-        """Take what the route is configured with."""
-        self._pipeline = pipeline
-        self._shadows = shadows
-
     def get(self, model: str) -> None:
-        """Report what was seen so far; null without a shadow. Raises UnknownModel."""
-        if model not in self._pipeline.traffic:
-            raise UnknownModel(f"No model {model[:64]!r} is served; GET /models lists them.")
-        self.write_json({"model": model, "shadow": self._shadows.report(model)})
+        """Report what has been seen so far; null without a shadow. Raises UnknownModel."""
+        declared = self.state_of(model).declaration.manifest
+        shadow = declared.shadow if declared else None
+        report = self._shadows.report(model, shadow) if shadow else None
+        self.write_json({"model": model, "shadow": report})
 
     head = get
 
 
-def _summary(model: str, traffic: Traffic) -> dict[str, Any]:
-    return {
+def _summary(model: str, state: ModelState) -> dict[str, Any]:
+    declared, problem = state.declaration.manifest, state.declaration.problem
+    found: dict[str, Any] = {
         "model": model,
         "single": f"/{model}_single_predict",
         "batch": f"/{model}_batch_predict",
-        "traffic": traffic.weights,
-        "declared_traffic": traffic.declared.traffic,
-        "shadow": traffic.declared.shadow,
-        "releases": {name: _state(live) for name, live in traffic.lives.items()},
-        "unloaded": sorted(traffic.declared.releases.keys() - traffic.declared.loaded.keys()),
+        "traffic": state.weights,
+        "declared_traffic": declared.traffic if declared else {},
+        "shadow": declared.shadow if declared else None,
+        "releases": {name: _state(one) for name, one in state.runtimes.items()},
+        "unloaded": sorted(declared.releases.keys() - declared.loaded.keys()) if declared else [],
     }
+    return found | ({"problem": public(problem)} if problem else {})
 
 
-def _state(live: Live) -> dict[str, Any]:
-    state, reason = live.state
+def _state(runtime: ReleaseRuntime) -> dict[str, Any]:
+    state, reason = runtime.status
+    release = runtime.definition.release
     return {
-        "model_version": live.release.model_version,
-        "preprocessor": live.release.preprocessor,
+        "model_version": release.model_version,
+        "preprocessor": release.preprocessor,
         "state": state,
     } | ({"reason": reason} if reason else {})
 
 
-def _release(live: Live) -> dict[str, Any]:
-    if live.identity is None:
-        return _state(live)
-    shown = live.identity.description
-    return _state(live) | {
-        "isolation": live.release.isolation,
-        "python": live.identity.python,
-        "libraries": live.libraries,
+def _release(runtime: ReleaseRuntime) -> dict[str, Any]:
+    if runtime.identity is None:
+        return _state(runtime)
+    shown = runtime.identity.description
+    return _state(runtime) | {
+        "isolation": runtime.definition.release.isolation,
+        "python": runtime.identity.python,
+        "libraries": runtime.libraries,
         "media_types": ["application/json", *shown.media_types],
         "input_schema": shown.input_schema,
         "parameters_schema": shown.parameters_schema,

@@ -29,8 +29,9 @@ from gateway.http.loop import Loop
 IDLE_SECONDS = 300.0
 #: Seconds in which a request's body must have arrived; who is slower loses the connection.
 BODY_SECONDS = 60.0
-#: Seconds between two looks at what is overdue.
+#: Seconds between two looks at what is overdue, and at answers that are being written.
 LOOK_SECONDS = 1.0
+FLUSH_PAUSE = 0.01
 
 
 class Patience:
@@ -72,6 +73,11 @@ class Server(HTTPServer):
         super().initialize(application, **options)
         self.conn_params.header_timeout = None
         self._patience = Patience()
+
+    async def flushed(self) -> None:
+        """Wait until every answer has left for its client."""
+        while any(conn.stream.writing() for conn in self._connections):  # noqa: ASYNC110
+            await asyncio.sleep(FLUSH_PAUSE)
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection

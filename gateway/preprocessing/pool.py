@@ -22,8 +22,9 @@ from gateway_preprocessor import Payload, Prepared, wire
 from gateway_preprocessor.goldens import tensor_difference
 from numpy.typing import NDArray
 
+from gateway.preprocessing.connection import NoWorker, WorkerConnection, WorkerHung, WorkerLost
 from gateway.preprocessing.installed import PreprocessorUnavailable
-from gateway.preprocessing.link import Link, NoWorker, WorkerHung, WorkerLost
+from gateway.preprocessing.status import WorkerState, WorkerStatus
 from gateway.telemetry import metrics
 from gateway.telemetry.usage import WORKER, usage
 
@@ -58,15 +59,15 @@ class PoolOptions(NamedTuple):
 class WorkerPool:
     """Pre- and postprocessing in other processes. `start` before use.
 
-    `problem` says why the last worker that came up is not used; empty where it is.
+    A worker that differs from the first one is refused: `_refusal` says why the last one was.
     """
 
     def __init__(self, options: PoolOptions) -> None:
         self._options = options
-        self._links: list[Link] = []
+        self._connections: list[WorkerConnection] = []
         self._met = asyncio.Event()
         self._crash = ""
-        self.problem = ""
+        self._refusal = ""
         self._owner: asyncio.Task[None] | None = None
         self._identity: wire.Identity | None = None
         self._restarts = metrics.WORKER_RESTARTS.labels(options.distribution)
@@ -78,6 +79,24 @@ class WorkerPool:
             raise PreprocessorUnavailable(f"{self._options.distribution} was not started")
         return self._identity
 
+    @property
+    def status(self) -> WorkerStatus:
+        """Whether a worker can be asked."""
+        if self._refusal:
+            return WorkerStatus(WorkerState.REFUSED, self._refusal)
+        if not any(connection.connected for connection in self._connections):
+            return WorkerStatus(WorkerState.DOWN, self._crash or "no worker answers")
+        return WorkerStatus(WorkerState.READY)
+
+    @property
+    def dead(self) -> Mapping[str, str]:
+        """The workers that cannot be asked now, with the reason."""
+        return {
+            f"{self._options.distribution}, worker {index}": self._crash or "does not answer"
+            for index, connection in enumerate(self._connections)
+            if not connection.connected
+        }
+
     async def start(self) -> None:
         """Wait for the first worker.
 
@@ -86,7 +105,9 @@ class WorkerPool:
         options = self._options
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._owner = asyncio.create_task(self._own())
-        self._links = [Link(self._socket(i), self._introduced) for i in range(options.size)]
+        self._connections = [
+            WorkerConnection(self._socket(i), self._introduced) for i in range(options.size)
+        ]
         try:
             async with asyncio.timeout(options.start_seconds):
                 await self._met.wait()
@@ -97,13 +118,13 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Hang up; the owner's workers end."""
-        for link in self._links:
-            await link.close()
+        for connection in self._connections:
+            await connection.close()
         if self._owner:
             self._owner.cancel()
             await asyncio.gather(self._owner, return_exceptions=True)
 
-    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+    async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
 
         async def ask(items: Sequence[Payload]) -> list[Prepared | Exception]:
@@ -113,7 +134,7 @@ class WorkerPool:
 
         return await self._surviving(ask, payloads)
 
-    async def finish(
+    async def postprocess(
         self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
     ) -> list[bytes | Exception]:
         """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
@@ -167,30 +188,34 @@ class WorkerPool:
     async def _ask(self, request: wire.Request, reply: type[Any]) -> Any:
         """Ask the least busy worker; waits for one to come up as long as a call may take."""
         deadline = time.monotonic() + self._options.call_seconds
-        while not (able := [link for link in self._links if link.connected]):
+        while not (
+            able := [connection for connection in self._connections if connection.connected]
+        ):
             if time.monotonic() > deadline:
                 raise NoWorker("no worker is up")
             await asyncio.sleep(0.01)
-        link = min(able, key=lambda item: len(item.waiting))
-        return await link.ask(request, reply, self._options.call_seconds)
+        connection = min(able, key=lambda item: len(item.waiting))
+        return await connection.ask(request, reply, self._options.call_seconds)
 
-    async def _introduced(self, link: Link, identity: wire.Identity) -> bool:
+    async def _introduced(self, connection: WorkerConnection, identity: wire.Identity) -> bool:
         """Accept a worker that is what the first one was: what was proven of that holds for it."""
         if self._identity is None:
             self._identity = identity
             self._met.set()
             return True
-        self.problem = await self._differs(link, identity, self._identity)
-        if self.problem:
-            log.error("worker refused", pid=identity.pid, reason=self.problem)
-        return not self.problem
+        self._refusal = await self._differs(connection, identity, self._identity)
+        if self._refusal:
+            log.error("worker refused", pid=identity.pid, reason=self._refusal)
+        return not self._refusal
 
-    async def _differs(self, link: Link, identity: wire.Identity, known: wire.Identity) -> str:
+    async def _differs(
+        self, connection: WorkerConnection, identity: wire.Identity, known: wire.Identity
+    ) -> str:
         """Say how a worker differs from the first one; its golden tensors are tried, too."""
         if msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
             return "a worker came up in a changed environment"
         request = wire.Prepare(0, [golden.payload for golden in known.goldens])
-        reply = await link.ask(request, wire.Prepareds, self._options.call_seconds)
+        reply = await connection.ask(request, wire.Prepareds, self._options.call_seconds)
         for golden, item in zip(known.goldens, map(wire.prepared_of, reply.items), strict=True):
             if isinstance(item, Exception):
                 return f"a worker fails on golden case {golden.name!r}: {item}"

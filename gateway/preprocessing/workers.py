@@ -15,28 +15,33 @@ from gateway_preprocessor.wire import Identity
 from numpy.typing import NDArray
 
 from gateway.preprocessing.environments import Environments
+from gateway.preprocessing.inline import InlinePreprocessing
 from gateway.preprocessing.installed import load
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
-from gateway.preprocessing.threads import InlineWorker
+from gateway.preprocessing.status import WorkerStatus
 from gateway.settings import Settings
 from gateway.system import limits
 
 
-class Worker(Protocol):
-    """Where pre- and postprocessing run."""
+class Preprocessing(Protocol):
+    """Where pre- and postprocessing of one release run."""
 
     @property
     def identity(self) -> Identity:
         """What runs there."""
 
     @property
-    def problem(self) -> str:
-        """Why it must not be asked; empty where it may."""
+    def status(self) -> WorkerStatus:
+        """How it is."""
 
-    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+    @property
+    def dead(self) -> Mapping[str, str]:
+        """Its parts that do not work now, with the reason."""
+
+    async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; an entry is an exception where that payload failed."""
 
-    async def finish(
+    async def postprocess(
         self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
     ) -> list[bytes | Exception]:
         """Postprocess a call's outputs to JSON text; an exception where that row failed."""
@@ -57,12 +62,12 @@ class Workers:
             prebuilt=settings.prebuilt_environments,
         )
 
-    async def inline(self, requirement: str) -> Worker:
+    async def inline(self, requirement: str) -> Preprocessing:
         """Run an installed preprocessor in this process. Raises PreprocessorUnavailable."""
         identity, runner = await asyncio.to_thread(load, requirement)
-        return InlineWorker(identity, runner, self._settings.preprocess_threads)
+        return InlinePreprocessing(identity, runner, self._settings.preprocess_threads)
 
-    async def isolated(self, preprocessor: str, requirements: Sequence[str]) -> Worker:
+    async def isolated(self, preprocessor: str, requirements: Sequence[str]) -> Preprocessing:
         """Run a preprocessor (`name==version`) in the environment with these requirements.
 
         Gateways of one host with the same run_dir share the processes. Raises

@@ -97,16 +97,35 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _TABLES: dict[str, Any] = {"releases": dict[Name, Release], "traffic": dict[Name, Weight]}
 
 
-def read(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Manifest]:
-    """Read the manifest of every model folder that has one, by model name, sorted.
+def read_each(
+    repository: Path, models: tuple[str, ...] = ()
+) -> dict[str, Manifest | ManifestError]:
+    """Read the manifest of every model folder that has one: what it says, or why it cannot be read.
 
-    `models` restricts it to those names. Raises ManifestError for an unreadable or
-    contradictory file, a missing repository, or a name in `models` that declares no release.
+    Raises ManifestError for a missing repository, or a name in `models` that declares nothing.
     """
-    found = {path.parent.name: read_one(path) for path in _files(repository, models)}
+    found: dict[str, Manifest | ManifestError] = {}
+    for path in _files(repository, models):
+        try:
+            found[path.parent.name] = read_one(path)
+        except ManifestError as error:
+            found[path.parent.name] = error
     if missing := sorted(set(models) - found.keys()):
         raise ManifestError(f"{repository}: no {FILE} for {', '.join(missing)}")
     return found
+
+
+def read(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Manifest]:
+    """Read the manifest of every model folder that has one, by model name, sorted.
+
+    `models` restricts it to those names. Raises ManifestError, also where one cannot be read.
+    """
+    manifests = {}
+    for model, found in read_each(repository, models).items():
+        if isinstance(found, ManifestError):
+            raise found
+        manifests[model] = found
+    return manifests
 
 
 def read_one(path: Path) -> Manifest:

@@ -1,10 +1,11 @@
-"""Bounds the rows inside a lane, before any work is done for them."""
+"""Counts what is in flight: requests until they are answered, rows up to a release's bound."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from gateway.errors import Overloaded
@@ -16,8 +17,42 @@ LONGEST_RETRY = 30
 HALF_LIFE = 2.0
 
 
+class InFlight:
+    """Requests between routing and answer, by what answers them.
+
+    Retiring a release waits for its own, shutdown for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[Hashable, int] = {}
+        self._ended: asyncio.Event | None = None
+
+    @contextmanager
+    def held(self, owner: Hashable) -> Iterator[None]:
+        """Count a request with `owner` for the length of the block."""
+        self._counts[owner] = self._counts.get(owner, 0) + 1
+        metrics.REQUESTS_OPEN.inc()
+        try:
+            yield
+        finally:
+            metrics.REQUESTS_OPEN.dec()
+            self._counts[owner] -= 1
+            if not self._counts[owner]:
+                del self._counts[owner]
+                if self._ended:
+                    self._ended.set()
+
+    async def none(self, owner: Hashable | None = None) -> None:
+        """Wait until no request is in flight, with `owner` or at all."""
+        while owner in self._counts if owner is not None else self._counts:
+            self._ended = (
+                self._ended if self._ended and not self._ended.is_set() else asyncio.Event()
+            )
+            await self._ended.wait()
+
+
 class Admission:
-    """Counts the rows between admission and answer, and refuses those beyond `limit`."""
+    """Counts the rows of one release between admission and answer, and refuses any over `limit`."""
 
     def __init__(self, model: str, release: str, limit: int) -> None:
         self._limit = limit
@@ -37,12 +72,13 @@ class Admission:
                 retry_after=self._forecast(rows),
             )
         self._rows += rows
+        self._gauge.inc(rows)
         try:
-            with metrics.held(self._gauge, rows):
-                yield
+            yield
             self._answered(rows)
         finally:
             self._rows -= rows
+            self._gauge.dec(rows)
 
     def _answered(self, rows: int) -> None:
         self._total.inc(rows)

@@ -19,10 +19,14 @@ Tensors = dict[str, NDArray[Any]]
 
 
 class Stacked(NamedTuple):
-    """One call's tensors, (rows, …), and the share of their elements that is padding."""
+    """One call's tensors, (rows, …).
+
+    `elements` counts those of varying shape, padding included; `padding` is the padding alone.
+    """
 
     tensors: Tensors
-    padding: float
+    elements: int
+    padding: int
 
 
 class Bounds(NamedTuple):
@@ -83,19 +87,13 @@ def _most(longest: int, bounds: Bounds) -> int:
 
 def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:
     """Return the largest size along any varying dimension; 0 where nothing varies."""
-    sizes = (
-        got
-        for spec in specs
-        if spec.ragged
-        for want, got in zip(spec.shape, tensors[spec.name].shape, strict=True)
-        if want == -1
-    )
-    return max(sizes, default=0)
-
-
-def elements(specs: Sequence[TensorSpec], stacked: Tensors) -> int:
-    """Return how many elements a call's tensors of varying shape have, padding included."""
-    return sum(stacked[spec.name].size for spec in specs if spec.ragged)
+    longest = 0
+    for spec in specs:
+        if -1 in spec.shape:
+            for want, got in zip(spec.shape, tensors[spec.name].shape, strict=True):
+                if want == -1 and got > longest:
+                    longest = got
+    return longest
 
 
 def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
@@ -103,7 +101,7 @@ def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
     tensors, total, real = {}, 0, 0
     for spec in specs:
         arrays = [row[spec.name] for row in rows]
-        if not spec.ragged:
+        if -1 not in spec.shape:
             tensors[spec.name] = np.stack(arrays)
             continue
         sizes = [max(each) for each in zip(*(array.shape for array in arrays), strict=True)]
@@ -117,4 +115,4 @@ def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
             real += array.size
         total += stacked.size
         tensors[spec.name] = stacked
-    return Stacked(tensors, 1 - real / total if total else 0.0)
+    return Stacked(tensors, total, total - real)

@@ -7,24 +7,27 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import structlog
 from gateway_preprocessor import Payload, Prepared
 
+from gateway.deadline import Deadline
 from gateway.errors import GatewayError
 from gateway.releases.manifest import Shadow
-from gateway.serving.job import Job
-from gateway.serving.lane import Lane
-from gateway.serving.pipeline import Answer, Pipeline
+from gateway.serving.admission import InFlight
+from gateway.serving.batcher import Batcher
+from gateway.serving.queue import PendingRequest
+from gateway.serving.request import Prediction, Request
+from gateway.serving.routing import ShadowRoute
 from gateway.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-#: Copies under way at once; beyond them requests go unshadowed: the shadow must not cost answers.
+#: Copies in flight at once; further requests are not shadowed, as a shadow must not delay answers.
 MOST_COPIES = 4
 #: A list of this many numbers or more counts as an embedding.
 EMBEDDING = 16
@@ -54,71 +57,75 @@ class Report(msgspec.Struct):
     latency_ms: float = 0.0
 
 
-class Shadows:
-    """The comparisons of all models, and the copies under way."""
+class Answering(Protocol):
+    """What shadows need of the predictor."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    in_flight: InFlight
+
+    async def answer(
+        self, batcher: Batcher, pending: PendingRequest, payloads: Sequence[Payload]
+    ) -> Prediction:
+        """Answer with this batcher."""
+
+
+class Shadows:
+    """The comparisons of all models, and the copies in flight."""
+
+    def __init__(self, predictor: Answering) -> None:
+        self._predictor = predictor
         self._reports: dict[str, tuple[Shadow, Report]] = {}
         self._copies: set[asyncio.Task[None]] = set()
 
-    def report(self, model: str) -> Report | None:
-        """Return what is known of a model's shadow; None where it has none."""
-        shadow = self._pipeline.traffic[model].declared.shadow
-        return self._current(model, shadow) if shadow else None
-
-    def copy(self, lane: Lane, payloads: Sequence[Payload], answer: Answer, seconds: float) -> None:
-        """Send an answered request to the shadow, for its share of the traffic; returns at once."""
-        traffic = self._pipeline.traffic.get(lane.model)
-        shadow = traffic.declared.shadow if traffic else None
-        if traffic is None or shadow is None or shadow.release == lane.name:
-            return
-        if random.random() >= shadow.share:  # noqa: S311 - traffic, not secrets
-            return
-        report = self._current(lane.model, shadow)
-        live = traffic.lives.get(shadow.release)
-        if (
-            len(self._copies) >= MOST_COPIES
-            or not live
-            or not live.lane
-            or live.state[0] != "ready"
-        ):
-            report.skipped += 1
-            return
-        work = self._compare(report, shadow, (lane, live.lane), payloads, answer, seconds)
-        task = asyncio.create_task(work)
-        self._copies.add(task)
-        task.add_done_callback(self._copies.discard)
-
-    async def close(self) -> None:
-        """Drop the copies under way."""
-        for task in self._copies:
-            task.cancel()
-        await asyncio.gather(*self._copies, return_exceptions=True)
-
-    def _current(self, model: str, shadow: Shadow) -> Report:
+    def report(self, model: str, shadow: Shadow) -> Report:
+        """Return what has been seen of a model's shadow since it was declared so."""
         known = self._reports.get(model)
         if known is None or known[0] != shadow:
             self._reports[model] = known = shadow, Report(shadow.release, shadow.compare)
         return known[1]
 
+    def copy(
+        self,
+        route: ShadowRoute,
+        answering: Batcher,
+        request: Request,
+        payloads: Sequence[Payload],
+        prediction: Prediction,
+    ) -> None:
+        """Send an answered request to the shadow, for its share of the traffic; return at once."""
+        shadow = route.declared
+        if shadow.release == answering.name:
+            return
+        if random.random() >= shadow.share:  # noqa: S311 - traffic, not secrets
+            return
+        report = self.report(answering.model, shadow)
+        if len(self._copies) >= MOST_COPIES or not route.batcher or not route.batcher.able:
+            report.skipped += 1
+            return
+        if shadow.compare == "preprocessor":
+            comparison = _tensors(report, answering, route.batcher, payloads)
+        else:
+            comparison = self._results(report, route.batcher, request, payloads, prediction)
+        task = asyncio.create_task(self._compare(report, answering, route.batcher, comparison))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def close(self) -> None:
+        """Drop the copies in flight."""
+        for task in self._copies:
+            task.cancel()
+        await asyncio.gather(*self._copies, return_exceptions=True)
+
     async def _compare(
         self,
         report: Report,
-        shadow: Shadow,
-        lanes: tuple[Lane, Lane],
-        payloads: Sequence[Payload],
-        answer: Answer,
-        seconds: float,
+        answering: Batcher,
+        copied: Batcher,
+        comparison: Coroutine[Any, Any, None],
     ) -> None:
-        answering, copied = lanes
-        labels = (copied.model, copied.name)
+        in_flight, labels = self._predictor.in_flight, (copied.model, copied.name)
         try:
-            with copied.opened(), answering.opened():
-                if shadow.compare == "preprocessor":
-                    await _tensors(report, answering, copied, payloads)
-                else:
-                    await self._results(report, copied, payloads, answer, seconds)
+            with in_flight.held(copied), in_flight.held(answering):
+                await comparison
         except GatewayError as error:
             report.failed += 1
             log.warning("shadow failed", model=copied.model, reason=error.detail)
@@ -133,23 +140,27 @@ class Shadows:
     async def _results(
         self,
         report: Report,
-        lane: Lane,
+        batcher: Batcher,
+        request: Request,
         payloads: Sequence[Payload],
-        answer: Answer,
-        seconds: float,
+        prediction: Prediction,
     ) -> None:
-        started = time.perf_counter()
-        copy = await self._pipeline.predict(lane, Job(payloads, seconds, "shadow", shadow=True))
-        extra = time.perf_counter() - started - sum(answer.stages.values())
+        started = time.monotonic()
+        deadline = Deadline.after(request.deadline.seconds)
+        pending = PendingRequest("shadow", deadline, len(payloads), started, shadow=True)
+        copy = await self._predictor.answer(batcher, pending, payloads)
+        extra = time.monotonic() - started - sum(prediction.stages.values())
         report.latency_ms += (extra * 1000 - report.latency_ms) / (report.requests + 1)
-        for ours, theirs in zip(answer.results, copy.results, strict=True):
+        for ours, theirs in zip(prediction.results, copy.results, strict=True):
             _note(report, msgspec.json.decode(ours), msgspec.json.decode(theirs))
 
 
 async def _tensors(
-    report: Report, answering: Lane, copied: Lane, payloads: Sequence[Payload]
+    report: Report, answering: Batcher, copied: Batcher, payloads: Sequence[Payload]
 ) -> None:
-    ours, theirs = await asyncio.gather(answering.prepare(payloads), copied.prepare(payloads))
+    ours, theirs = await asyncio.gather(
+        answering.preprocess_apart(payloads), copied.preprocess_apart(payloads)
+    )
     for one, other in zip(ours, theirs, strict=True):
         report.instances += 1
         report.tensors_differ += not _same(one, other)

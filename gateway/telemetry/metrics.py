@@ -75,6 +75,12 @@ CALL_ELEMENTS = Counter(
 CALL_PADDING_ELEMENTS = Counter(
     "gateway_call_padding_elements_total", "Elements of these that were padding", RELEASE
 )
+MODEL_BROKEN = Gauge(
+    "gateway_model_broken",
+    "1 where a model's releases.toml or releases.lock cannot be read",
+    ("model",),
+    multiprocess_mode="livemax",
+)
 RELEASE_READY = Gauge(
     "gateway_release_ready",
     "1 where a release can take requests",
@@ -210,21 +216,3 @@ def standing(model: str, release: str) -> tuple[Gauge, Gauge, Gauge]:
     """Return the gauges of a release: ready, rejected, weight."""
     ready, rejected, weight = (gauge.labels(model, release) for gauge in STANDING)
     return ready, rejected, weight
-
-
-class held:  # noqa: N801 - it reads as a verb: `with held(gauge):`
-    """Raises `gauge` by `amount` while the block runs, whatever way it ends."""
-
-    __slots__ = ("_amount", "_gauge")
-
-    def __init__(self, gauge: Gauge, amount: float = 1) -> None:
-        self._gauge = gauge
-        self._amount = amount
-
-    def __enter__(self) -> None:
-        """Raise it."""
-        self._gauge.inc(self._amount)
-
-    def __exit__(self, *_: object) -> None:
-        """Lower it."""
-        self._gauge.dec(self._amount)

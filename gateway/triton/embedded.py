@@ -13,14 +13,21 @@ import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import IO, Literal
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO
 
 from gateway.triton import canary, launcher
 from gateway.triton.launcher import EmbeddedOptions
 from gateway.triton.layout import EmbeddedTritonError, Installation
 
-__all__ = ["EmbeddedOptions", "EmbeddedStatus", "EmbeddedTriton", "EmbeddedTritonError"]
+__all__ = [
+    "EmbeddedOptions",
+    "EmbeddedState",
+    "EmbeddedStatus",
+    "EmbeddedTriton",
+    "EmbeddedTritonError",
+]
 
 # Below the ephemeral ports: a client that dials a dead server's ephemeral port can be given that
 # very port as its own, connect to itself, and keep the restarted server from binding it.
@@ -33,11 +40,20 @@ STABLE_AFTER_S = 60.0
 logger = logging.getLogger(__name__)
 
 
+class EmbeddedState(StrEnum):
+    """What the supervised process is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedStatus:
     """What the supervised process is doing; `restarts` counts every attempt after the start."""
 
-    state: Literal["starting", "running", "restarting", "stopped"]
+    state: EmbeddedState
     pid: int | None
     restarts: int
     reason: str
@@ -52,7 +68,7 @@ class EmbeddedTriton:
         self._options = options
         self._on_ready = on_ready
         self._ports = _choose_ports(options)
-        self._status = EmbeddedStatus("stopped", None, 0, "not started")
+        self._status = EmbeddedStatus(EmbeddedState.STOPPED, None, 0, "not started")
         self._lock: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -82,7 +98,7 @@ class EmbeddedTriton:
 
         Raises EmbeddedTritonError with the reason and the log's tail, and leaves nothing running.
         """
-        self._status = EmbeddedStatus("starting", None, 0, "")
+        self._status = EmbeddedStatus(EmbeddedState.STARTING, None, 0, "")
         try:
             self._lock = await asyncio.to_thread(launcher.lock, self._options)
             installation = await Installation.find(self._options.python)
@@ -138,7 +154,7 @@ class EmbeddedTriton:
         except BaseException:
             await self._clear(process)
             raise
-        self._status = replace(self._status, state="running", pid=process.pid, reason="")
+        self._status = EmbeddedStatus(EmbeddedState.RUNNING, process.pid, self._status.restarts, "")
         logger.info(
             "the embedded Triton is ready", extra={"pid": process.pid, "ports": self._ports}
         )
@@ -191,7 +207,7 @@ class EmbeddedTriton:
 
     def _note_down(self, reason: str, delay: float) -> None:
         restarts = self._status.restarts + 1
-        self._status = EmbeddedStatus("restarting", None, restarts, reason)
+        self._status = EmbeddedStatus(EmbeddedState.RESTARTING, None, restarts, reason)
         logger.error(
             "the embedded Triton is down and will be started again",
             extra={"reason": reason, "delay_s": delay, "restarts": restarts},
@@ -211,7 +227,7 @@ class EmbeddedTriton:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        self._status = EmbeddedStatus("stopped", None, self._status.restarts, reason)
+        self._status = EmbeddedStatus(EmbeddedState.STOPPED, None, self._status.restarts, reason)
 
 
 def _choose_ports(options: EmbeddedOptions) -> tuple[int, int, int]:

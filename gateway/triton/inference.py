@@ -6,17 +6,24 @@ measures both); what it adds, the gateway does not use.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
+import structlog
 from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
-from gateway.triton.control import Version
+from gateway.deadline import Deadline
+from gateway.errors import InferenceFailed
+from gateway.triton import errors
+from gateway.triton.model_control import ModelVersion
+
+log = structlog.get_logger(__name__)
 
 
 class Mismatch(ValueError):
@@ -24,22 +31,28 @@ class Mismatch(ValueError):
 
 
 class Inference:
-    """Sends calls over a channel of its own."""
+    """Sends calls to one server, over a channel of its own.
+
+    `in_flight` counts the calls under way, `failures` those that failed in a row, by model.
+    """
 
     def __init__(self, endpoint: str, options: Sequence[tuple[str, int]]) -> None:
+        self.in_flight = 0
+        self.failures: Counter[str] = Counter()
+        self._endpoint = endpoint
         self._channel = grpc.aio.insecure_channel(endpoint, options)
         self._call = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
 
     async def infer(
         self,
-        version: Version,
+        version: ModelVersion,
         tensors: Mapping[str, NDArray[Any]],
         outputs: Sequence[TensorSpec],
-        timeout: float,  # noqa: ASYNC109 - gRPC enforces it
+        deadline: Deadline,
     ) -> dict[str, NDArray[Any]]:
-        """Run one call of stacked rows, (rows, …) each; `timeout` is in seconds.
+        """Run one call of stacked rows, (rows, …) each; return each output as (rows, …).
 
-        Raises grpc.aio.AioRpcError, Mismatch.
+        Raises GatewayError, translated by `triton/errors.py`.
         """
         model, number = version
         request = service_pb2.ModelInferRequest(
@@ -52,21 +65,44 @@ class Inference:
             outputs=[{"name": spec.name} for spec in outputs],
             raw_input_contents=[array.tobytes() for array in tensors.values()],
         )
-        answer = await self._call(request, timeout=timeout)
-        if answer.model_version != str(number):
-            raise Mismatch(f"version {answer.model_version} answered instead of {number}")
-        rows = request.inputs[0].shape[0]
-        found = {
-            output.name: np.frombuffer(raw, triton_to_np_dtype(output.datatype)).reshape(
-                tuple(output.shape)
-            )
-            for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-        }
-        for spec in outputs:
-            if (got := found.get(spec.name)) is None or got.shape[:1] != (rows,):
-                raise Mismatch(f"output {spec.name!r} is missing or has not {rows} rows")
+        self.in_flight += 1
+        try:
+            answer = await self._call(request, timeout=deadline.left)
+            found = _outputs(request, answer, outputs)
+        except grpc.aio.AioRpcError as error:
+            reason = error.details()
+            log.warning("inference failed", model=model, replica=self._endpoint, reason=reason)
+            told = errors.translated(error.code())
+            self.failures[model] += isinstance(told, InferenceFailed)
+            raise told from None
+        except ValueError as error:  # Mismatch, or bytes that are no such array
+            reason = str(error)
+            log.error("a wrong answer", model=model, replica=self._endpoint, reason=reason)  # noqa: TRY400
+            raise InferenceFailed("Triton's answer does not fit the request.") from None
+        finally:
+            self.in_flight -= 1
+        self.failures.pop(model, None)
         return found
 
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
+
+
+def _outputs(request: Any, answer: Any, outputs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
+    """Read an answer's arrays. Raises Mismatch, ValueError."""
+    if answer.model_version != request.model_version:
+        raise Mismatch(
+            f"version {answer.model_version} answered instead of {request.model_version}"
+        )
+    rows = request.inputs[0].shape[0]
+    found = {
+        output.name: np.frombuffer(raw, triton_to_np_dtype(output.datatype)).reshape(
+            tuple(output.shape)
+        )
+        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
+    for spec in outputs:
+        if (got := found.get(spec.name)) is None or got.shape[:1] != (rows,):
+            raise Mismatch(f"output {spec.name!r} is missing or has not {rows} rows")
+    return found

@@ -15,7 +15,7 @@ import msgspec
 from gateway_preprocessor import Payload
 from gateway_preprocessor.goldens import Golden
 
-from gateway.preprocessing.workers import Worker
+from gateway.preprocessing.workers import Preprocessing
 from gateway.tuning.candidates import TuningError
 from gateway.tuning.server import Served
 from gateway.tuning.usage import Usage
@@ -42,7 +42,7 @@ class Window(NamedTuple):
     others: float
 
 
-async def bodies(worker: Worker, inputs: Sequence[Any]) -> list[bytes]:
+async def bodies(worker: Preprocessing, inputs: Sequence[Any]) -> list[bytes]:
     """Return the bodies of single requests: `inputs`, or where there are none the golden cases.
 
     A golden text is sent in several lengths, as real ones vary; whatever the preprocessor
@@ -52,7 +52,7 @@ async def bodies(worker: Worker, inputs: Sequence[Any]) -> list[bytes]:
     payloads = [Payload(msgspec.json.encode(item)) for item in inputs] or [
         variant for golden in goldens for variant in _variants(golden)
     ]
-    prepared = await worker.prepare(payloads)
+    prepared = await worker.preprocess(payloads)
     refused = [item for item in prepared if isinstance(item, Exception)]
     if inputs and refused:
         raise TuningError(f"an input is refused by {worker.identity.distribution}: {refused[0]}")

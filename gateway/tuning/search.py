@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gateway.preprocessing.workers import Worker, Workers
+from gateway.preprocessing.workers import Preprocessing, Workers
 from gateway.settings import Settings
 from gateway.tuning import load, ranking, server, trials
 from gateway.tuning.candidates import Candidate, Choice
@@ -73,7 +73,7 @@ async def _rounds(
     return results
 
 
-async def _worker(subject: Subject, settings: Settings) -> Worker:
+async def _worker(subject: Subject, settings: Settings) -> Preprocessing:
     if subject.release.isolation == "inline":
         return await Workers(settings).inline(subject.release.preprocessor)
     locked = subject.locked

@@ -20,13 +20,15 @@ import uvloop
 from gateway_preprocessor import Payload, Prepared, TensorSpec
 from tritonclient.grpc import aio as triton
 
+from gateway.deadline import Deadline
 from gateway.http import envelope
 from gateway.preprocessing.installed import load
 from gateway.preprocessing.pool import PoolOptions, WorkerPool
 from gateway.releases.manifest import Batching
-from gateway.serving.backlog import WINDOW
 from gateway.serving.packing import Bounds, choose, length_of, stack
+from gateway.serving.queue import WINDOW
 from gateway.triton.inference import Inference
+from gateway.triton.model_control import ModelVersion
 from loadtests.micro.exchange import exchanges
 
 DISTRIBUTION = "minilm-preprocessor"
@@ -132,15 +134,18 @@ def _worker(texts: list[str], pool: WorkerPool) -> list[Stage]:
     eight = _payloads(texts[:ROWS])
     embeddings = {"embedding__0": np.random.default_rng(0).random((ROWS, 384), np.float32)}
     return [
-        Stage("tokenise, worker", lambda: pool.prepare([next(payloads)])),
-        Stage(f"tokenise {ROWS}, worker", lambda: pool.prepare(eight), ROWS),
-        Stage(f"postprocess {ROWS}, worker", lambda: pool.finish(embeddings, [None] * ROWS), ROWS),
+        Stage("tokenise, worker", lambda: pool.preprocess([next(payloads)])),
+        Stage(f"tokenise {ROWS}, worker", lambda: pool.preprocess(eight), ROWS),
+        Stage(
+            f"postprocess {ROWS}, worker", lambda: pool.postprocess(embeddings, [None] * ROWS), ROWS
+        ),
     ]
 
 
 def _grpc(client: triton.InferenceServerClient, inference: Inference) -> list[Stage]:
     """Return a call of a tiny model: as tritonclient makes it, and as the gateway does."""
     row = np.ones((1, 30), np.float32)
+    version = ModelVersion("tumor", 1)
     outputs = (TensorSpec("probabilities", "float32", (2,)),)
 
     async def library() -> None:
@@ -154,7 +159,7 @@ def _grpc(client: triton.InferenceServerClient, inference: Inference) -> list[St
         Stage("gRPC call, tritonclient", library),
         Stage(
             "gRPC call, the gateway's",
-            lambda: inference.infer(("tumor", 1), {"features": row}, outputs, 10),
+            lambda: inference.infer(version, {"features": row}, outputs, Deadline.after(10)),
         ),
     ]
 

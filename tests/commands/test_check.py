@@ -38,5 +38,7 @@ def test_a_broken_declaration_is_told_by_line(tmp_path: Path) -> None:
         declared.write("9 = 1\n")
     done = check(tmp_path)
     assert done.returncode == 1
-    assert "releases.toml:" in done.stderr
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("tumor"))
+    assert "broken" in row
+    assert "releases.toml:" in row
     assert "Traceback" not in done.stderr

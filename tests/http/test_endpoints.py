@@ -89,7 +89,7 @@ def test_models_tell_how_to_ask(client: httpx.Client) -> None:
 
 def test_health(client: httpx.Client) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready", "problems": {}, "warnings": {}}
+    assert client.get("/readyz").json() == {"status": "ready", "problems": {}}
 
 
 def test_metrics_show_every_stage(client: httpx.Client) -> None:

@@ -315,7 +315,7 @@ async def test_a_misaligned_release_is_rejected(
                 await rejected_for(client, case.reason)
                 ready = await client.get("/readyz")
                 assert ready.status_code == 200
-                assert case.reason in ready.json()["warnings"][f"{MODEL}/2"]
+                assert case.reason in ready.json()["problems"][f"{MODEL}/2"]
                 assert await rejections(client) > before
                 assert any(case.reason in reason for reason in logged(serving.log, start))
                 pinned = await client.post(

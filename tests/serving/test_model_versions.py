@@ -150,7 +150,7 @@ async def rejected_for(client: httpx.AsyncClient, reason: str) -> None:
         # Triton loads all versions of a model anew when one comes: 1 may be being proven again.
         while (ready := await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.05)
-    assert reason in ready.json()["warnings"][f"{MODEL}/2"]
+    assert reason in ready.json()["problems"][f"{MODEL}/2"]
 
 
 @pytest.fixture

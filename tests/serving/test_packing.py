@@ -92,12 +92,12 @@ def test_stack_pads_each_spec_with_its_own_value() -> None:
         for n in (3, 11)
     ]
     assert [length_of(specs, row) for row in rows] == [3, 11]
-    tensors, padding = stack(specs, rows)
+    tensors, elements, padding = stack(specs, rows)
     assert tensors["ids"].tolist() == [[0, 1, 2] + [9] * 9, [*range(11)] + [9]]
     assert tensors["grid"].shape == (2, 2, 12)
     assert tensors["grid"][0, 1].tolist() == [3.0] * 3 + [-1.0] * 9
     assert tensors["flat"].tolist() == [[3] * 3, [11] * 3]
-    assert padding == pytest.approx(1 - (3 + 11 + 6 + 22) / (24 + 48))
+    assert (elements, padding) == (24 + 48, 24 + 48 - (3 + 11 + 6 + 22))
     assert {name: array.dtype.name for name, array in tensors.items()} == {
         "ids": "int64",
         "grid": "float32",

@@ -173,7 +173,7 @@ async def test_a_swapped_vocabulary_is_rejected(site: Site, serving: Stack) -> N
         await told(client, "3", lambda x: x.get("state") == "rejected" and differs(x))
         ready = await client.get("/readyz")
         assert ready.status_code == 200
-        assert "input_ids" in ready.json()["warnings"]["minilm/3"]
+        assert "input_ids" in ready.json()["problems"]["minilm/3"]
         site.declare(DECLARED, "1 = 100")
         lock.write(site.model, Lock(site.locked))
         await told(client, "3", lambda x: not x)

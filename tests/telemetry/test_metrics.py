@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -11,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_preprocessor import Prepared
 
+from gateway.deadline import Deadline
 from gateway.releases import manifest
-from gateway.serving.job import Job
+from gateway.serving.queue import PendingRequest
 from gateway.telemetry import metrics
 from tests.support.goldens import cases
 from tests.support.repository import copied
@@ -123,28 +122,14 @@ def test_the_queue_takes_a_share_of_each_deadline(client: httpx.Client) -> None:
     assert still == short + 1  # the invalid one
 
 
-async def test_the_share_of_the_queue_ends_where_work_begins() -> None:
-    prepared = [Prepared({}, None), Prepared({}, None)]
-    job = Job([b"1", b"2"], 0.2, "r1")
-    await asyncio.sleep(0.05)
-    waiting = job.queue_share
-    assert 0.25 < waiting < job.queue_share
-    job.waited = 0.06  # then a worker took both
-    part = job.take(2)
-    assert job.queue_share == pytest.approx(0.3)
-    job.prepared(part, prepared)
-    await asyncio.sleep(0.02)
-    assert 0.4 < job.queue_share < job.queue_share
-    now = time.perf_counter()
-    job.begin(now, now - 0.02)
-    assert job.queue_share > 0.4
-    job.begin(now, now - 0.04)
-    assert job.queue_share == pytest.approx(0.5)
-    late = Job([b"1"], -1.0, "r2")  # reading the body took all the time there was
-    await asyncio.sleep(0.01)
-    assert late.queue_share > 1
-    job.answer.cancel()
-    late.answer.cancel()
+def test_time_in_the_queue_ends_where_work_begins() -> None:
+    request = PendingRequest("r1", Deadline.after(0.2), 2, waiting_since=10.0)
+    request.leave_queue(10.25)  # a worker took all rows
+    request.leave_queue(11.0)  # answered: it was not waiting
+    assert request.queued == 0.25
+    request.waiting_since = 12.0  # preprocessed
+    request.leave_queue(12.5)  # its last row has left for Triton
+    assert (request.queued, request.waiting_since) == (0.75, None)
 
 
 def test_padding_is_counted_in_elements(client: httpx.Client) -> None:

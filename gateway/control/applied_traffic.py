@@ -1,7 +1,7 @@
-"""The traffic last in force, kept over a restart.
+"""The traffic applied last, kept over a restart.
 
-What is declared may turn out to be rejected; then what served before goes on, also where the
-gateway was started anew meanwhile. One small file a model in the run folder.
+If what is declared turns out to be rejected, what served before goes on serving, also where the
+gateway was restarted in between. One small file a model in the state folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-class Standing:
+class AppliedTraffic:
     """The weights, by model."""
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class Standing:
             return {}
 
     def keep(self, model: str, weights: dict[str, int]) -> None:
-        """Keep the weights that have come into force; a folder that cannot be written is told."""
+        """Keep the weights now applied; log a warning where the folder cannot be written."""
         if self._kept.get(model) == weights:
             return
         self._kept[model] = weights
@@ -42,7 +42,7 @@ class Standing:
             partial.write_bytes(msgspec.json.encode(weights))
             partial.replace(path)
         except OSError as error:
-            log.warning("the traffic in force is not kept", model=model, reason=str(error))
+            log.warning("applied traffic is not kept", model=model, reason=str(error))
 
     def _path(self, model: str) -> Path:
         return self._folder / f"{model}.json"

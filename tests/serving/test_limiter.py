@@ -1,4 +1,4 @@
-"""Turns: as many calls as keep the cores busy, all lanes in turn, a slow one in nobody's way."""
+"""The call limiter: the cores stay busy, callers take turns, a slow call holds nobody up."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ from statistics import median
 
 import httpx
 
-from gateway.serving import turns
-from gateway.serving.turns import Turn, Turns
+from gateway.serving import limiter
+from gateway.serving.limiter import CallLimiter, Permit
 from tests.support.stack import serve
 
 
-class Lane:
-    """Has so many calls to make, and makes them as a lane does: while it may."""
+class Caller:
+    """Has so many calls to make, and makes them as a batcher does: while it may."""
 
-    def __init__(self, shared: Turns, name: str, calls: int, log: list[str]) -> None:
+    def __init__(self, shared: CallLimiter, name: str, calls: int, log: list[str]) -> None:
         self._shared = shared
         self._name = name
         self._log = log
         self.left = calls
-        self.running: list[Turn] = []
+        self.running: list[Permit] = []
 
     def pump(self) -> None:
-        while self.left and self._shared.free(self.pump):
+        while self.left and (permit := self._shared.acquire(self.pump)):
             self.left -= 1
             self._log.append(self._name)
-            self.running.append(self._shared.begin())
+            self.running.append(permit)
 
     def finish(self) -> None:
-        self.running.pop(0).end()
+        self.running.pop(0).release()
         self.pump()
 
 
-async def test_lanes_take_turns_a_call_each() -> None:
+async def test_callers_take_turns_a_call_each() -> None:
     log: list[str] = []
-    shared = Turns(2)
-    lanes = {name: Lane(shared, name, 4, log) for name in "abc"}
-    for lane in lanes.values():
-        lane.pump()
-        lane.pump()  # who asks again keeps its one place
+    shared = CallLimiter(2)
+    callers = {name: Caller(shared, name, 4, log) for name in "abc"}
+    for caller in callers.values():
+        caller.pump()
+        caller.pump()  # asking again keeps its one place
     assert log == ["a", "a"]
     while len(log) < 12:
-        next(lane for lane in lanes.values() if lane.running).finish()
-        assert sum(len(lane.running) for lane in lanes.values()) == 2
+        next(caller for caller in callers.values() if caller.running).finish()
+        assert sum(len(caller.running) for caller in callers.values()) == 2
     # The first had both turns while nobody else was there; from then on one call each.
     assert "".join(log) == "aa" + "abc" + "abc" + "bc" + "bc"
 
 
-async def test_who_has_nothing_left_when_its_turn_comes_passes_it_on() -> None:
+async def test_a_caller_with_nothing_left_passes_its_turn_on() -> None:
     log: list[str] = []
-    shared = Turns(1)
-    first, idle, last = (Lane(shared, name, 1, log) for name in ("first", "idle", "last"))
-    for lane in (first, idle, last):
-        lane.pump()
+    shared = CallLimiter(1)
+    first, idle, last = (Caller(shared, name, 1, log) for name in ("first", "idle", "last"))
+    for caller in (first, idle, last):
+        caller.pump()
     idle.left = 0  # its clients went away
     first.finish()
     assert log == ["first", "last"]
 
 
-async def test_who_has_gone_gets_no_turn() -> None:
+async def test_a_caller_that_has_gone_gets_no_turn() -> None:
     log: list[str] = []
-    shared = Turns(1)
-    first, gone, last = (Lane(shared, name, 1, log) for name in ("first", "gone", "last"))
-    for lane in (first, gone, last):
-        lane.pump()
+    shared = CallLimiter(1)
+    first, gone, last = (Caller(shared, name, 1, log) for name in ("first", "gone", "last"))
+    for caller in (first, gone, last):
+        caller.pump()
     shared.forget(gone.pump)
     shared.forget(gone.pump)
     first.finish()
@@ -75,12 +75,12 @@ async def test_who_has_gone_gets_no_turn() -> None:
 
 async def test_a_long_call_gives_its_turn_back_before_it_ends() -> None:
     log: list[str] = []
-    shared = Turns(1)
-    slow, quick = Lane(shared, "slow", 1, log), Lane(shared, "quick", 1, log)
+    shared = CallLimiter(1)
+    slow, quick = Caller(shared, "slow", 1, log), Caller(shared, "quick", 1, log)
     slow.pump()
     quick.pump()
     assert log == ["slow"]
-    await asyncio.sleep(1.5 * turns.LONG_CALL)
+    await asyncio.sleep(1.5 * limiter.LONG_CALL)
     assert log == ["slow", "quick"]
     slow.left = 1
     slow.finish()  # its turn was given back already: quick still has the only one
@@ -91,8 +91,8 @@ async def test_a_long_call_gives_its_turn_back_before_it_ends() -> None:
 
 async def test_without_a_bound_nobody_waits() -> None:
     log: list[str] = []
-    shared = Turns(0)
-    Lane(shared, "a", 500, log).pump()
+    shared = CallLimiter(0)
+    Caller(shared, "a", 500, log).pump()
     assert len(log) == 500
 
 

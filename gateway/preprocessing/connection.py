@@ -34,13 +34,15 @@ class NoWorker(WorkerLost):
     """There is no worker to ask."""
 
 
-class Link:
+class WorkerConnection:
     """Connects to the worker behind `socket`, again and again, until closed.
 
     `met` is given the worker's identity after each (re)connection and says whether to use it.
     """
 
-    def __init__(self, socket: Path, met: Callable[[Link, wire.Identity], Awaitable[bool]]) -> None:
+    def __init__(
+        self, socket: Path, met: Callable[[WorkerConnection, wire.Identity], Awaitable[bool]]
+    ) -> None:
         self.socket = socket
         self.waiting: dict[int, asyncio.Future[wire.Reply]] = {}
         self.connected = False

@@ -16,14 +16,21 @@ from gateway.triton.configs import Configs
 PROBE_TIMEOUT = 2.0
 LOAD_TIMEOUT = 300.0
 
-Version = tuple[str, int]
+
+class ModelVersion(NamedTuple):
+    """One version of a model: the model's name and Triton's number."""
+
+    model: str
+    number: int
+
+
 #: Digests of a model version's files, by path.
 Files = Mapping[str, str]
 #: Name → Triton's dtype ("FP32") and the dims of one row.
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
-class Served(NamedTuple):
+class LoadedVersion(NamedTuple):
     """A model version as one server has it.
 
     `load` numbers its loads, a reload changes it. `files` are the digests of what it was loaded
@@ -38,7 +45,7 @@ class Served(NamedTuple):
     files: Files
 
 
-class Control:
+class ModelControl:
     """One server's model control, over `client`. All raise InferenceServerException.
 
     `digest` reads the digests of a version's files.
@@ -48,35 +55,40 @@ class Control:
         self,
         client: triton.InferenceServerClient,
         configs: Configs,
-        digest: Callable[[Version], Files],
+        digest: Callable[[ModelVersion], Files],
     ) -> None:
         self._client = client
         self._configs = configs
         self._digest = digest
         self._loads = itertools.count(1)
 
-    async def ready(self) -> set[Version]:
+    async def ready(self) -> set[ModelVersion]:
         """Return the versions that the server calls ready."""
         index = await self._client.get_model_repository_index(
             as_json=True, client_timeout=PROBE_TIMEOUT
         )
         return {
-            (entry["name"], int(entry["version"]))
+            ModelVersion(entry["name"], int(entry["version"]))
             for entry in index.get("models", ())
             if entry.get("state") == "READY" and entry.get("version", "").isdigit()
         }
 
-    async def answered(self) -> dict[Version, int]:
+    async def answered(self) -> dict[ModelVersion, int]:
         """Return how many rows each version has answered since it was loaded."""
         found = await self._client.get_inference_statistics(client_timeout=PROBE_TIMEOUT)
-        return {(item.name, int(item.version)): item.inference_count for item in found.model_stats}
+        return {
+            ModelVersion(item.name, int(item.version)): item.inference_count
+            for item in found.model_stats
+        }
 
-    async def load(self, model: str, numbers: set[int], new: Iterable[int]) -> dict[Version, Files]:
+    async def load(
+        self, model: str, numbers: set[int], new: Iterable[int]
+    ) -> dict[ModelVersion, Files]:
         """Load exactly these versions: the model's own configuration with that policy.
 
         Returns the files that the `new` ones among them were loaded from. Raises ConfigError.
         """
-        versions = [(model, number) for number in new]
+        versions = [ModelVersion(model, number) for number in new]
         before = await asyncio.to_thread(self._digests, versions)
         config = await asyncio.to_thread(self._configs.with_versions, model, numbers)
         await self._client.load_model(model, config=config, client_timeout=LOAD_TIMEOUT)
@@ -89,7 +101,7 @@ class Control:
         """Unload all versions of a model; requests that it has already taken still finish."""
         await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
 
-    async def describe(self, version: Version, files: Files) -> Served:
+    async def describe(self, version: ModelVersion, files: Files) -> LoadedVersion:
         """Read how a version is served, which was loaded from these files."""
         model, number = version
         if not await self._client.is_model_ready(model, str(number), client_timeout=PROBE_TIMEOUT):
@@ -101,7 +113,7 @@ class Control:
             await self._client.get_model_config(model, str(number), client_timeout=PROBE_TIMEOUT)
         ).config
         batched = config.max_batch_size > 0
-        return Served(
+        return LoadedVersion(
             inputs=_tensors(metadata.inputs, batched=batched),
             outputs=_tensors(metadata.outputs, batched=batched),
             max_batch_size=config.max_batch_size,
@@ -110,7 +122,7 @@ class Control:
             files=files,
         )
 
-    def _digests(self, versions: Iterable[Version]) -> dict[Version, Files]:
+    def _digests(self, versions: Iterable[ModelVersion]) -> dict[ModelVersion, Files]:
         return {version: self._digest(version) for version in versions}
 
 

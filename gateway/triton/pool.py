@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 from gateway_preprocessor import TensorSpec
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
 from gateway.triton.configs import Configs
-from gateway.triton.control import Files, Version
 from gateway.triton.errors import RETRY_AFTER
+from gateway.triton.model_control import Files, ModelVersion
 from gateway.triton.replica import Replica
 
 log = structlog.get_logger(__name__)
@@ -25,16 +29,35 @@ PROBE_UP = 2.0
 PROBE_DOWN = 0.25
 #: Longest that loads wait, in seconds, for versions that are about to be wanted.
 GATHER = 2.0
-#: Seconds that a call waits for a version loaded anew to be proven, and between two looks.
-PROOF_SECONDS, PROOF_PAUSE = 5.0, 0.02
-LOADING, ALIGNING = "Triton is loading it", "its golden cases are being tried"
+#: Seconds that a call waits for a version loaded anew to be verified, and between two looks.
+VERIFY_SECONDS, VERIFY_PAUSE = 5.0, 0.02
 
 
-#: Endpoint → the load (`Served.load`) on which a release was proven.
-Proven = Mapping[str, int]
+class VersionState(StrEnum):
+    """How a model version stands with the replicas, for one release."""
+
+    READY = "ready"
+    VERIFYING = "verifying"  # a replica serves it, from a load that has not been verified yet
+    LOADING = "loading"
+    FAILED = "failed"  # no replica can load it
+    UNREACHABLE = "unreachable"  # no replica answers
 
 
-class Cluster:
+class VersionStatus(NamedTuple):
+    """The state, and its reason for operators; empty where the state says it all."""
+
+    state: VersionState
+    reason: str = ""
+
+
+class Verified(msgspec.Struct, eq=False):
+    """Where a release has been verified: `loads` maps endpoints to `LoadedVersion.load`."""
+
+    version: ModelVersion
+    loads: dict[str, int] = {}
+
+
+class TritonPool:
     """The replicas behind the gateway; every wanted version is loaded on each of them.
 
     `digest` reads the digests of a version's files. `mends` is for the embedded Triton: see
@@ -45,13 +68,13 @@ class Cluster:
         self,
         endpoints: Sequence[str],
         configs: Configs,
-        digest: Callable[[Version], Files],
+        digest: Callable[[ModelVersion], Files],
         *,
         mends: bool = False,
     ) -> None:
         self.replicas = [Replica(endpoint, configs, digest, mends=mends) for endpoint in endpoints]
         self.changed = asyncio.Event()
-        self._wanted: dict[Version, Files] = {}
+        self._wanted: dict[ModelVersion, Files] = {}
         self._announced = 0
         self._gathered = asyncio.Event()
         self._gathered.set()
@@ -85,7 +108,7 @@ class Cluster:
             if not self._announced:
                 self._gathered.set()
 
-    def want(self, version: Version, files: Files, *, anew: bool = True) -> None:
+    def want(self, version: ModelVersion, files: Files, *, anew: bool = True) -> None:
         """Have every replica load a version from these files, and keep it.
 
         Without `anew` a version that is wanted from other files is left alone.
@@ -96,7 +119,7 @@ class Cluster:
             for alarm in self._alarms.values():
                 alarm.set()
 
-    async def drop(self, version: Version) -> None:
+    async def drop(self, version: ModelVersion) -> None:
         """Have every replica unload a version."""
         self._wanted.pop(version, None)
         for replica in self.replicas:
@@ -106,62 +129,68 @@ class Cluster:
                 except InferenceServerException as error:
                     log.warning("not unloaded", replica=replica.endpoint, reason=error.message())
 
-    def able(self, version: Version, proven: Proven) -> list[Replica]:
-        """Return the replicas that serve `version` from the very load that was proven."""
-        return [
-            replica
-            for replica in self.replicas
-            if (served := replica.ready.get(version))
-            and proven.get(replica.endpoint) == served.load
-        ]
+    def able(self, verified: Verified) -> list[Replica]:
+        """Return the replicas that serve the version from the very load that was verified."""
+        found = []
+        for replica in self.replicas:
+            loaded = replica.ready.get(verified.version)
+            if loaded and verified.loads.get(replica.endpoint) == loaded.load:
+                found.append(replica)
+        return found
 
-    def limits(self, version: Version, proven: Proven) -> tuple[int, int] | None:
+    def limits(self, verified: Verified) -> tuple[int, int] | None:
         """Return the most rows in a call and the instances in all; None where nobody is able."""
-        found = [replica.ready[version] for replica in self.able(version, proven)]
-        if not found:
-            return None
-        return min(item.max_batch_size for item in found), sum(i.instances for i in found)
+        rows = instances = 0
+        for replica in (able := self.able(verified)):
+            loaded = replica.ready[verified.version]
+            rows = min(rows or loaded.max_batch_size, loaded.max_batch_size)
+            instances += loaded.instances
+        return (rows, instances) if able else None
 
-    def problem(self, version: Version, proven: Proven) -> str | None:
-        """Say why no replica is able to serve `version`; None where one is."""
-        if self.able(version, proven):
-            return None
-        if not any(replica.up for replica in self.replicas):
-            return "no Triton replica answers"
-        if self._served(version):
-            return ALIGNING
-        reasons = {replica.problems.get(version[0], LOADING) for replica in self.replicas}
-        return "; ".join(sorted(reasons))
+    def status(self, verified: Verified) -> VersionStatus:
+        """Say how the version stands."""
+        if self.able(verified):
+            return VersionStatus(VersionState.READY)
+        if not self.reachable:
+            return VersionStatus(VersionState.UNREACHABLE, "no Triton replica answers")
+        if self._loaded(verified.version):
+            return VersionStatus(VersionState.VERIFYING, "its golden cases are being tried")
+        model = verified.version.model
+        problems = {r.problems[model] for r in self.replicas if r.up and model in r.problems}
+        if problems:
+            return VersionStatus(VersionState.FAILED, "; ".join(sorted(problems)))
+        return VersionStatus(VersionState.LOADING, "Triton is loading it")
+
+    @property
+    def reachable(self) -> bool:
+        """Whether any replica answers."""
+        return any(replica.up for replica in self.replicas)
 
     async def infer(
         self,
-        version: Version,
-        proven: Proven,
+        verified: Verified,
         tensors: Mapping[str, NDArray[Any]],
         outputs: Sequence[TensorSpec],
-        timeout: float,  # noqa: ASYNC109 - gRPC enforces it
+        deadline: Deadline,
     ) -> dict[str, NDArray[Any]]:
         """Run one call on the least loaded replica; on another where that one went away.
 
-        A version that was just loaded anew is waited for until it is proven again. Raises
+        A version that was just loaded anew is waited for until it is verified again. Raises
         GatewayError: ReleaseNotReady or TritonUnreachable where none can take it.
         """
         tried: set[Replica] = set()
         failure: GatewayError | None = None
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout
-        patience = clock() + min(timeout, PROOF_SECONDS)
+        patience = min(deadline.at, time.monotonic() + VERIFY_SECONDS)
         while True:
-            able = [r for r in self.able(version, proven) if r not in tried]
+            able = [r for r in self.able(verified) if r not in tried]
             if not able:
-                if failure or not self._served(version) or clock() > patience:
+                if failure or not self._loaded(verified.version) or time.monotonic() > patience:
                     raise failure or self._unable()
-                await asyncio.sleep(PROOF_PAUSE)
+                await asyncio.sleep(VERIFY_PAUSE)
                 continue
-            replica = min(able, key=lambda item: item.in_flight)
+            replica = min(able, key=_calls_in_flight)
             try:
-                left = max(deadline - clock(), 0.001)
-                return await replica.infer(version, tensors, outputs, left)
+                return await replica.inference.infer(verified.version, tensors, outputs, deadline)
             except InferenceFailed:
                 self._alarms[replica].set()
                 raise
@@ -170,17 +199,20 @@ class Cluster:
                 failure = error
                 self._alarms[replica].set()
 
-    def require(self, version: Version, proven: Proven) -> None:
+    def require_able(self, verified: Verified) -> None:
         """Raise TritonUnreachable or ReleaseNotReady where no replica is able, nor will be soon."""
-        if not (self._served(version) or self.able(version, proven)):
+        if not self._loaded(verified.version):
             raise self._unable()
 
-    def _served(self, version: Version) -> bool:
-        """Whether a replica serves the version, proven or not."""
-        return any(version in replica.ready for replica in self.replicas)
+    def _loaded(self, version: ModelVersion) -> bool:
+        """Whether a replica serves the version, verified or not."""
+        for replica in self.replicas:  # noqa: SIM110 - asked for every request
+            if version in replica.ready:
+                return True
+        return False
 
     def _unable(self) -> GatewayError:
-        if any(replica.up for replica in self.replicas):
+        if self.reachable:
             return ReleaseNotReady(
                 "No Triton replica serves this model version now.", retry_after=RETRY_AFTER
             )
@@ -206,3 +238,7 @@ class Cluster:
                     await alarm.wait()
             except TimeoutError:
                 continue
+
+
+def _calls_in_flight(replica: Replica) -> int:
+    return replica.inference.in_flight

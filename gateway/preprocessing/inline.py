@@ -11,26 +11,29 @@ from gateway_preprocessor import Payload, Prepared, Runner
 from gateway_preprocessor.wire import Identity
 from numpy.typing import NDArray
 
+from gateway.preprocessing.status import WorkerState, WorkerStatus
 
-class InlineWorker:
+
+class InlinePreprocessing:
     """Pre- and postprocessing of one release, in a few threads of its own.
 
     `identity` says which package and version does it.
     """
 
-    problem = ""
+    status = WorkerStatus(WorkerState.READY)
+    dead: Mapping[str, str] = {}
 
     def __init__(self, identity: Identity, runner: Runner, threads: int) -> None:
         self.identity = identity
         self._runner = runner
         self._pool = ThreadPoolExecutor(threads, "preprocess")
 
-    async def prepare(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+    async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._runner.prepare, payloads)
 
-    async def finish(
+    async def postprocess(
         self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
     ) -> list[bytes | Exception]:
         """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""

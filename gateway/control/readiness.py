@@ -1,0 +1,150 @@
+"""Whether the gateway is ready: what `/readyz` answers, and what the log says when that changes.
+
+Every gateway process looks for itself, whether or not anyone probes it: where several share a port,
+each scrape and each probe reaches only one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from gateway.control.reconciler import ModelState, Reconciler
+from gateway.control.states import GatewayState, GatewayStatus, ReleaseState
+from gateway.errors import public
+from gateway.serving.predict import Predictor
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+from gateway.telemetry.usage import usage
+from gateway.triton.pool import TritonPool
+
+log = structlog.get_logger(__name__)
+
+
+class Readiness:
+    """Judges the parts of one gateway. `triton_problem` says why the embedded Triton is down."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        predictor: Predictor,
+        reconciler: Reconciler,
+        triton: TritonPool,
+        triton_problem: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._predictor = predictor
+        self._reconciler = reconciler
+        self._triton = triton
+        self._triton_problem = triton_problem
+        self._last: GatewayStatus | None = None
+
+    def status(self, model: str | None = None) -> GatewayStatus:
+        """Return the state now: of everything, or of one model alone."""
+        models = self._reconciler.models
+        problems = self._of_triton()
+        if model is None and self._reconciler.problem:
+            problems["repository"] = public(self._reconciler.problem)
+        for name, item in models.items():
+            if model in (None, name):
+                problems |= _of_model(name, item)
+        if model is None:
+            obstacle = self._obstacle(models)
+        else:
+            obstacle = {} if _answers(models.get(model)) else {model: "cannot answer"}
+        if self._predictor.draining:
+            obstacle = {"gateway": "shutting down"}
+        if obstacle or not self._triton.reachable:
+            return GatewayStatus(GatewayState.NOT_READY, obstacle | problems)
+        state = GatewayState.DEGRADED if problems else GatewayState.READY
+        return GatewayStatus(state, problems)
+
+    async def watch(self) -> None:
+        """Look for ever, every `watch_seconds`."""
+        while True:
+            try:
+                self._look()
+                self.show()
+                usage.look()
+            except Exception:
+                log.exception("observing the gateway failed")
+            await asyncio.sleep(self._settings.watch_seconds)
+
+    def show(self) -> None:
+        """Set the gauges of every release that is there."""
+        for model, state in self._reconciler.models.items():
+            for name, runtime in state.runtimes.items():
+                status = runtime.status
+                ready, rejected, weight = metrics.standing(model, name)
+                ready.set(status.state is ReleaseState.READY)
+                rejected.set(status.state is ReleaseState.REJECTED)
+                weight.set(state.weights.get(name, 0))
+
+    def _look(self) -> None:
+        """Log if readiness has changed: a warning where parts died or readiness was lost."""
+        before, self._last = self._last, self.status()
+        state, problems = self._last
+        parts_changed = before and before.problems.keys() != problems.keys()
+        if (
+            before
+            and before.state is state
+            and not (state is GatewayState.DEGRADED and parts_changed)
+        ):
+            return
+        lost = before is not None and before.state is not GatewayState.NOT_READY
+        if state is GatewayState.READY:
+            log.info("ready")
+        elif state is GatewayState.DEGRADED or (lost and not self._predictor.draining):
+            log.warning(str(state), problems=problems)
+        else:
+            log.info(str(state), problems=problems)
+
+    def _of_triton(self) -> dict[str, str]:
+        problems = {
+            f"triton {replica.endpoint}": "does not answer"
+            for replica in self._triton.replicas
+            if not replica.up
+        }
+        if reason := self._triton_problem():
+            problems["embedded triton"] = reason
+        return problems
+
+    def _obstacle(self, models: Mapping[str, ModelState]) -> dict[str, str]:
+        """Say what keeps the gateway as a whole from being ready."""
+        if not self._reconciler.started:
+            return {"gateway": "starting"} | {
+                f"{model}/{name}": str(one.status)
+                for model, state in models.items()
+                for name, one in state.runtimes.items()
+                if not one.status.state.decided
+            }
+        missing = {
+            model: "is required and cannot answer"
+            for model in self._settings.ready_requires
+            if not _answers(models.get(model))
+        }
+        if not any(_answers(state) for state in models.values()):
+            return {"gateway": "no model can answer"} | missing
+        return missing
+
+
+def _answers(state: ModelState | None) -> bool:
+    """Whether a release that receives traffic answers."""
+    if state is None:
+        return False
+    return any(state.runtimes[name].answering for name in state.weights if name in state.runtimes)
+
+
+def _of_model(model: str, state: ModelState) -> dict[str, str]:
+    """Name the parts of a model that are dead."""
+    problems = {}
+    if state.declaration.problem:
+        problems[model] = public(state.declaration.problem)
+    for name, runtime in state.runtimes.items():
+        status = runtime.status
+        if status.state in (ReleaseState.REJECTED, ReleaseState.UNAVAILABLE):
+            problems[f"{model}/{name}"] = str(status)
+        problems |= runtime.dead
+    return problems

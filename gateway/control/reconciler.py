@@ -1,0 +1,264 @@
+"""Makes what runs follow what is declared, and publishes the routing table.
+
+It watches `releases.toml`, brings releases up, applies traffic and retires what is obsolete. Every
+gateway runs one; those that share a repository converge, as the files are all the state there is. A
+model whose files cannot be read keeps what it had, and harms no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+
+from gateway.control import declarations, traffic
+from gateway.control.applied_traffic import AppliedTraffic
+from gateway.control.declarations import Declaration
+from gateway.control.release_runtime import Definition, ReleaseRuntime, Resources
+from gateway.control.states import ReleaseState, ReleaseStatus
+from gateway.errors import public
+from gateway.releases import manifest
+from gateway.releases.manifest import Manifest, ManifestError
+from gateway.serving.predict import Predictor
+from gateway.serving.routing import ModelRoutes, RoutingTable, ShadowRoute
+from gateway.telemetry import metrics
+from gateway.triton.model_control import ModelVersion
+
+log = structlog.get_logger(__name__)
+
+#: Seconds after which a version that no release names any more is unloaded: other gateways of the
+#: same Triton may notice the change a little later, and their requests take their time.
+UNLOAD_SECONDS = 35.0
+#: States that people are told of.
+TOLD = (ReleaseState.READY, ReleaseState.UNAVAILABLE, ReleaseState.REJECTED)
+
+
+class ModelState(NamedTuple):
+    """One model: its declaration, what runs for each release name, and the applied weights."""
+
+    declaration: Declaration
+    runtimes: Mapping[str, ReleaseRuntime] = {}
+    weights: Mapping[str, int] = {}
+
+
+class Reconciler:
+    """Everything that runs in one gateway. `say` tells people of each step.
+
+    `models` is the state of each model as of the last look, `problem` why there was no look.
+    """
+
+    def __init__(
+        self, resources: Resources, predictor: Predictor, say: Callable[[str], None]
+    ) -> None:
+        self.models: Mapping[str, ModelState] = {}
+        self.problem = ""
+        self._settings = resources.settings
+        self._resources = resources
+        self._predictor = predictor
+        self._say = say
+        self._applied = AppliedTraffic(resources.settings.state / "traffic")
+        self._started: set[str] = set()  # models that are done starting
+        self._declarations: dict[str, Declaration] = {}
+        self._runtimes: list[ReleaseRuntime] = []  # the oldest first
+        self._retiring: list[ReleaseRuntime] = []  # those that still have requests to answer
+        self._told: dict[object, ReleaseStatus | str] = {}
+        self._seen: object = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def started(self) -> bool:
+        """Whether each model that is declared is done starting, well or not."""
+        return self._seen is not None and self._started >= self._declarations.keys()
+
+    async def start(self) -> None:
+        """Read what is declared and begin to follow it. Raises ManifestError."""
+        await self._read()
+        self._publish()
+        self._spawn(self._watch())
+
+    async def close(self) -> None:
+        """Stop following, and let go of every release."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(one.close() for one in (*self._runtimes, *self._retiring)))
+
+    async def _watch(self) -> None:
+        changed = self._resources.triton.changed
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.watch_seconds):
+                    await changed.wait()
+            changed.clear()
+            try:
+                await self._reconcile()
+                self.problem = ""
+            except ManifestError as error:
+                if self.problem != str(error):
+                    log.error("the repository cannot be read", reason=str(error))  # noqa: TRY400
+                self.problem = str(error)
+            except Exception:
+                log.exception("following the declared releases failed")
+
+    async def _reconcile(self) -> None:
+        settings = self._settings
+        seen = await asyncio.to_thread(manifest.signature, settings.repository, settings.models)
+        if changed := seen != self._seen:
+            await self._read()
+        for runtime in self._runtimes:
+            runtime.retry(now=changed)
+        for runtime in (*self._runtimes, *self._retiring):
+            runtime.advance()
+        self._publish()
+
+    async def _read(self) -> None:
+        """Read all declarations; start what is new in them."""
+        repository, models = self._settings.repository, self._settings.models
+        seen = await asyncio.to_thread(manifest.signature, repository, models)
+        before = self._declarations
+        found = await asyncio.to_thread(declarations.read, repository, models, before)
+        self._seen = seen
+        for model, declaration in found.items():
+            if declaration.problem:
+                self._started.add(model)
+            if declaration.problem != before.get(model, Declaration()).problem:
+                self._tell_broken(model, declaration.problem)
+            self._start_releases(model, declaration)
+        for model in before.keys() - found.keys():
+            self._started.discard(model)
+            metrics.MODEL_BROKEN.labels(model).set(0)
+            self._retire([one for one in self._runtimes if one.definition.model == model])
+        self._declarations = found
+
+    def _start_releases(self, model: str, declaration: Declaration) -> None:
+        if declaration.manifest is None:
+            return
+        locked = declaration.lock.releases if declaration.lock else {}
+        for name, release in declaration.manifest.loaded.items():
+            definition = Definition(model, name, release, locked.get(name))
+            runtime = next((one for one in self._runtimes if one.definition == definition), None)
+            if runtime:
+                self._runtimes.remove(runtime)  # declared again, it is the newest again
+            else:
+                self._say(f"loading {model}, release {name}: {release.preprocessor}")
+                runtime = ReleaseRuntime(definition, self._resources)
+                runtime.start()
+            self._runtimes.append(runtime)
+
+    def _publish(self) -> None:
+        """Apply traffic, publish the routing table, tell people what has changed."""
+        models = {model: self._model(model, item) for model, item in self._declarations.items()}
+        self.models = models
+        self._predictor.routing = RoutingTable(
+            {model: _routes(model, state) for model, state in models.items()}
+        )
+        for state in models.values():
+            self._tell(state)
+
+    def _model(self, model: str, declaration: Declaration) -> ModelState:
+        """Choose what runs for each release name and the weights; retire what is obsolete."""
+        declared = declaration.manifest
+        if declared is None:
+            return ModelState(declaration)
+        current: dict[str, ReleaseRuntime] = {}  # of each name the newest verified, or the newest
+        newest: dict[str, ReleaseRuntime] = {}
+        for runtime in (one for one in self._runtimes if one.definition.model == model):
+            name = runtime.definition.name
+            newest[name] = runtime
+            if runtime.verified or not (name in current and current[name].verified):
+                current[name] = runtime
+        weights = self._apply(model, declared, current)
+        kept = {name for name in current if name in declared.loaded or weights.get(name)}
+        self._retire(
+            [
+                one
+                for one in self._runtimes
+                if one.definition.model == model
+                and not (
+                    one.definition.name in kept
+                    and one in (current[one.definition.name], newest[one.definition.name])
+                )
+            ]
+        )
+        return ModelState(declaration, current, weights)
+
+    def _apply(
+        self, model: str, declared: Manifest, runtimes: Mapping[str, ReleaseRuntime]
+    ) -> Mapping[str, int]:
+        now = self.models.get(model)
+        applied = traffic.apply(
+            declared.traffic,
+            now.weights if now and now.weights else self._applied.read(model),
+            frozenset(name for name, one in runtimes.items() if one.verified),
+            {name: one.status.state for name, one in runtimes.items()},
+            started=model in self._started,
+        )
+        if applied.started:
+            self._started.add(model)
+        if applied.as_declared:
+            self._applied.keep(model, dict(applied.weights))
+        return applied.weights
+
+    def _tell(self, state: ModelState) -> None:
+        """Tell people of each release that has become ready, or that cannot serve."""
+        for runtime in state.runtimes.values():
+            model, name, *_ = runtime.definition
+            status = runtime.status
+            if status.state in TOLD and self._told.get(runtime) != status:
+                self._told[runtime] = status
+                reason = f": {status.reason}" if status.reason else ""
+                self._say(f"{status.state}: {model}, release {name}{reason}")
+
+    def _tell_broken(self, model: str, problem: str) -> None:
+        """Tell people that a model's files cannot be read, or can be again."""
+        metrics.MODEL_BROKEN.labels(model).set(bool(problem))
+        if problem:
+            log.error("the model's files cannot be read", model=model, reason=problem)
+            self._say(f"broken: {model}: {public(problem)}")
+        else:
+            log.info("the model's files can be read again", model=model)
+
+    def _retire(self, runtimes: list[ReleaseRuntime]) -> None:
+        for runtime in runtimes:
+            self._runtimes.remove(runtime)
+            self._told.pop(runtime, None)
+            self._retiring.append(runtime)
+            self._spawn(self._end(runtime))
+
+    async def _end(self, runtime: ReleaseRuntime) -> None:
+        """End a release after its last request; unload its version once nobody names it."""
+        model, name, *_ = runtime.definition
+        log.info("release retires", model=model, release=name)
+        if runtime.batcher:
+            await self._predictor.in_flight.none(runtime.batcher)
+        self._retiring.remove(runtime)
+        await runtime.close()
+        version = runtime.definition.version
+        if not self._used(version):
+            await asyncio.sleep(UNLOAD_SECONDS)
+        if not self._used(version):
+            await self._resources.triton.drop(version)
+
+    def _used(self, version: ModelVersion) -> bool:
+        return any(one.definition.version == version for one in self._runtimes)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _routes(model: str, state: ModelState) -> ModelRoutes:
+    """Say which releases of a model can answer: those that are up and not rejected."""
+    batchers = {
+        name: one.batcher
+        for name, one in state.runtimes.items()
+        if one.batcher and one.status.state is not ReleaseState.REJECTED
+    }
+    declared = state.declaration.manifest
+    shadow = declared.shadow if declared else None
+    route = ShadowRoute(shadow, batchers.get(shadow.release)) if shadow else None
+    return ModelRoutes(model, frozenset(state.runtimes), batchers, state.weights, route)

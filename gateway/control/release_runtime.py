@@ -1,0 +1,221 @@
+"""One declared release in one gateway: environment → workers → verification → batcher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from gateway_preprocessor.wire import Identity
+
+from gateway.control import verification
+from gateway.control.states import ReleaseState, ReleaseStatus
+from gateway.control.verification import Verification
+from gateway.errors import GatewayError, InferenceFailed, public
+from gateway.preprocessing.environments import EnvironmentFailure
+from gateway.preprocessing.installed import PreprocessorUnavailable
+from gateway.preprocessing.status import WorkerState
+from gateway.preprocessing.workers import Preprocessing, Workers
+from gateway.releases.alignment import Misaligned
+from gateway.releases.lock import LockedRelease
+from gateway.releases.manifest import Release
+from gateway.serving.batcher import Batcher
+from gateway.serving.limiter import CallLimiter
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+from gateway.triton.model_control import ModelVersion
+from gateway.triton.pool import TritonPool, VersionState
+from gateway.triton.replica import Replica
+
+log = structlog.get_logger(__name__)
+
+#: Seconds after which a rejected release is tried again, though nothing seems to have changed.
+RETRY_SECONDS = 30.0
+
+
+class Definition(NamedTuple):
+    """What tells one release from another: as declared, and as locked (None: not locked)."""
+
+    model: str
+    name: str
+    release: Release
+    locked: LockedRelease | None
+
+    @property
+    def version(self) -> ModelVersion:
+        """The model version in Triton."""
+        return ModelVersion(self.model, self.release.model_version)
+
+
+class Resources(NamedTuple):
+    """What all releases of a gateway share."""
+
+    settings: Settings
+    triton: TritonPool
+    workers: Workers
+    limiter: CallLimiter
+
+
+class ReleaseRuntime:
+    """Brings a release up and keeps it verified. `batcher` is there as soon as its workers run.
+
+    `verified` says whether it was verified on a replica since its last rejection.
+    """
+
+    def __init__(self, definition: Definition, resources: Resources) -> None:
+        self.definition = definition
+        self.batcher: Batcher | None = None
+        self.verified = False
+        self._rejection: str | None = None
+        self._resources = resources
+        self._folder: Path = resources.settings.repository / definition.model
+        self._preprocessing: Preprocessing | None = None
+        self._verification: Verification | None = None
+        self._tried = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._checks: dict[Replica, tuple[int, asyncio.Task[None]]] = {}
+
+    @property
+    def status(self) -> ReleaseStatus:
+        """The state of the release now."""
+        if self._rejection is not None:
+            return ReleaseStatus(ReleaseState.REJECTED, public(self._rejection))
+        if self.batcher is None or self._preprocessing is None:
+            reason = "its environment and its workers are being prepared"
+            return ReleaseStatus(ReleaseState.LOADING, reason)
+        workers = self._preprocessing.status
+        if workers.state is not WorkerState.READY:
+            return ReleaseStatus(ReleaseState.UNAVAILABLE, public(workers.reason))
+        version = self._resources.triton.status(self.batcher.verified)
+        if version.state is VersionState.READY:
+            return ReleaseStatus(ReleaseState.READY)
+        passing = version.state is VersionState.VERIFYING or (
+            version.state is not VersionState.FAILED and not self.verified
+        )
+        state = ReleaseState.ALIGNING if passing else ReleaseState.UNAVAILABLE
+        return ReleaseStatus(state, public(version.reason))
+
+    @property
+    def answering(self) -> bool:
+        """Whether requests are answered; where Triton has just loaded it anew, a moment later."""
+        state = self.status.state
+        return state is ReleaseState.READY or (self.verified and state is ReleaseState.ALIGNING)
+
+    @property
+    def dead(self) -> dict[str, str]:
+        """Its workers that do not work now, with the reason."""
+        found = self._preprocessing.dead if self._preprocessing else {}
+        return {name: public(reason) for name, reason in found.items()}
+
+    @property
+    def identity(self) -> Identity | None:
+        """What its workers say of themselves; None before there is one."""
+        return self._preprocessing.identity if self._preprocessing else None
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The distributions of its environment; inside the gateway, its preprocessor alone."""
+        if (identity := self.identity) is None:
+            return {}
+        name, _, version = identity.distribution.partition("==")
+        inline = self.definition.release.isolation == "inline"
+        return {name: version} if inline else identity.installed
+
+    def start(self) -> None:
+        """Begin, or begin again after a rejection."""
+        self._rejection = None
+        self._tried = time.monotonic()
+        self._task = asyncio.create_task(self._bring_up())
+
+    def retry(self, *, now: bool) -> None:
+        """Try a rejected release again: `now`, or when the last time was long ago."""
+        long_ago = time.monotonic() - self._tried > RETRY_SECONDS
+        if self._rejection is not None and (now or long_ago) and self._task and self._task.done():
+            self.start()
+
+    def advance(self) -> None:
+        """Verify the release on every replica that has (re)loaded its version."""
+        if self._verification is None or self.batcher is None:
+            return
+        for replica in self._resources.triton.replicas:
+            loaded = replica.ready.get(self.definition.version)
+            if loaded is None or self.batcher.verified.loads.get(replica.endpoint) == loaded.load:
+                continue
+            load, task = self._checks.get(replica, (0, None))
+            if task is None or (task.done() and load != loaded.load):
+                check = asyncio.create_task(self._verify(self._verification, self.batcher, replica))
+                self._checks[replica] = loaded.load, check
+
+    async def close(self) -> None:
+        """Stop all work and let go of the workers."""
+        tasks = [task for _, task in self._checks.values()]
+        tasks += [self._task] if self._task else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.batcher:
+            await self.batcher.close()
+        if self._preprocessing:
+            await self._preprocessing.close()
+            self._preprocessing = None
+        metrics.RELEASE_READY.labels(self.definition.model, self.definition.name).set(0)
+
+    async def _bring_up(self) -> None:
+        definition, triton = self.definition, self._resources.triton
+        model, name, release, locked = definition
+        try:
+            if locked is None:
+                raise Misaligned(f"it is not locked: run `gateway lock {model}`")  # noqa: TRY301
+            with triton.announced():
+                await verification.verify_files(self._folder, name, release, locked)
+                # Triton loads while the workers start, unless it serves it from other files.
+                triton.want(definition.version, locked.model, anew=False)
+            if self._preprocessing is None:
+                self._preprocessing = await self._start_workers(release, locked)
+            checks = Verification(self._folder, name, release, locked, self._preprocessing)
+            await checks.verify_workers()
+        except (Misaligned, PreprocessorUnavailable, EnvironmentFailure) as error:
+            self._reject(str(error))
+            return
+        if self.batcher is None:
+            limiter, queue_rows = self._resources.limiter, self._resources.settings.queue_rows
+            self.batcher = Batcher(
+                model, name, release, self._preprocessing, triton, limiter, queue_rows
+            )
+        self._verification = checks
+        self._checks.clear()
+        triton.want(definition.version, locked.model)
+        triton.changed.set()
+
+    async def _start_workers(self, release: Release, locked: LockedRelease) -> Preprocessing:
+        workers = self._resources.workers
+        if release.isolation == "inline":
+            return await workers.inline(release.preprocessor)
+        return await workers.isolated(locked.preprocessor, locked.requirements)
+
+    async def _verify(self, checks: Verification, batcher: Batcher, replica: Replica) -> None:
+        model, name = self.definition.model, self.definition.name
+        try:
+            load = await checks.verify_replica(replica)
+        except (Misaligned, InferenceFailed) as error:
+            batcher.verified.loads.pop(replica.endpoint, None)
+            self._reject(str(error))
+        except GatewayError as error:
+            # Triton did not answer; the next look finds it again, or loaded anew.
+            log.warning("verification put off", model=model, release=name, reason=error.detail)
+            self._checks.pop(replica, None)
+        else:
+            batcher.verified.loads[replica.endpoint] = load
+            self.verified, self._rejection = True, None
+            log.info("release aligned", model=model, release=name)
+        self._resources.triton.changed.set()
+
+    def _reject(self, reason: str) -> None:
+        model, name = self.definition.model, self.definition.name
+        self._rejection = reason
+        self.verified = False
+        metrics.RELEASE_REJECTIONS.labels(model, name).inc()
+        log.error("release rejected", model=model, release=name, reason=reason)
+        self._resources.triton.changed.set()

@@ -1,0 +1,51 @@
+"""What a release is to its gateway, and whether the gateway is ready."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class ReleaseState(StrEnum):
+    """From its declaration to traffic.
+
+    loading → aligning → ready: a release is decided once it has left the first two. An unavailable
+    release comes back by itself; a rejected one is tried again when its files change, and now and
+    then.
+    """
+
+    LOADING = "loading"  # its environment and its workers are being prepared
+    ALIGNING = "aligning"  # Triton loads its model version, or it is being verified
+    READY = "ready"
+    UNAVAILABLE = "unavailable"
+    REJECTED = "rejected"
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is known if the release can answer."""
+        return self not in (ReleaseState.LOADING, ReleaseState.ALIGNING)
+
+
+class ReleaseStatus(NamedTuple):
+    """The state, and its reason for operators; empty where the state says it all."""
+
+    state: ReleaseState
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else str(self.state)
+
+
+class GatewayState(StrEnum):
+    """What `/readyz` answers: 200 while ready or degraded, 503 while not ready."""
+
+    READY = "ready"
+    DEGRADED = "degraded"  # requests are answered, but some part is dead
+    NOT_READY = "not ready"
+
+
+class GatewayStatus(NamedTuple):
+    """The state, and what is wrong, by part: `model/release`, `model`, `triton host:port`."""
+
+    state: GatewayState
+    problems: dict[str, str]

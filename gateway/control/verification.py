@@ -1,0 +1,90 @@
+"""Verification: a release receives no request on a replica until it has been verified there.
+
+Verified are, in this order: the files on disk and the workers' environment are those of the lock;
+the preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results, or the
+model version's own, come back through Triton, which also warms it up; and the files have not
+changed meanwhile.
+
+That Triton serves the locked weights is verified by the files' digests just before and after the
+gateway had it load them, as far as it reads the same file system; for a version that it served
+already, and on other file systems, by the golden results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gateway_preprocessor import Prepared
+from gateway_preprocessor.goldens import Golden
+
+from gateway.deadline import Deadline
+from gateway.preprocessing.workers import Preprocessing
+from gateway.releases import alignment, goldens, lock
+from gateway.releases.alignment import Misaligned, require
+from gateway.releases.lock import LockedRelease
+from gateway.releases.manifest import Release
+from gateway.serving.packing import stack
+from gateway.triton.model_control import ModelVersion
+from gateway.triton.replica import Replica
+
+#: Seconds for the inference of one golden case.
+INFER_SECONDS = 60.0
+
+
+class Verification:
+    """Verifies one release. `folder` is the model's folder in the repository."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        release: Release,
+        locked: LockedRelease,
+        workers: Preprocessing,
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._release = release
+        self._locked = locked
+        self._workers = workers
+        self._goldens: list[Golden] = []
+        self._prepared: list[Prepared] = []
+
+    async def verify_workers(self) -> None:
+        """Verify what depends neither on files nor on Triton. Raises Misaligned."""
+        identity = self._workers.identity
+        require(lock.drift_of_worker(self._locked, identity, self._release.isolation))
+        self._goldens = await asyncio.to_thread(
+            goldens.of_version, self._folder, self._release.model_version, identity.goldens
+        )
+        prepared = await self._workers.preprocess([golden.payload for golden in self._goldens])
+        require(alignment.tensors(self._goldens, prepared))
+        self._prepared = [item for item in prepared if isinstance(item, Prepared)]
+
+    async def verify_replica(self, replica: Replica) -> int:
+        """Verify the release on one replica; return the load that was verified.
+
+        Raises Misaligned, or GatewayError where Triton does not answer.
+        """
+        version = ModelVersion(self._folder.name, self._release.model_version)
+        loaded = replica.ready[version]
+        described = self._workers.identity.description
+        if loaded.files != self._locked.model:
+            raise Misaligned("Triton loaded the model from other files than those locked")
+        require(alignment.specs(described, loaded.inputs, loaded.outputs, loaded.max_batch_size))
+        answers: list[bytes | Exception] = []
+        for item in self._prepared:
+            tensors = stack(described.tensors, [item.tensors]).tensors
+            outputs = await replica.inference.infer(
+                version, tensors, described.outputs, Deadline.after(INFER_SECONDS)
+            )
+            answers += await self._workers.postprocess(outputs, [item.context])
+        require(alignment.results(self._goldens, answers, self._release.tolerance))
+        await verify_files(self._folder, self._name, self._release, self._locked)
+        return loaded.load
+
+
+async def verify_files(folder: Path, name: str, release: Release, locked: LockedRelease) -> None:
+    """Verify that the files of a model version are those of the lock. Raises Misaligned."""
+    require(await asyncio.to_thread(lock.drift, folder, name, release, locked))

@@ -1,0 +1,304 @@
+"""One release's batcher: takes rows through preprocess, infer and postprocess.
+
+A request asks for one stage after the other (`serving/predict.py`); a stage runs the rows of all
+requests that ask for it together. No stage waits to fill a batch: it takes what has arrived as soon
+as it has room. While calls are in flight rows gather, so batches form by themselves exactly when
+there is load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from gateway_preprocessor import Payload, Prepared
+
+from gateway.errors import GatewayError, ReleaseNotReady
+from gateway.preprocessing.status import WorkerState
+from gateway.preprocessing.workers import Preprocessing
+from gateway.releases.manifest import Release
+from gateway.serving.admission import Admission
+from gateway.serving.limiter import CallLimiter, Permit
+from gateway.serving.packing import Bounds, length_of, stack
+from gateway.serving.queue import STAGES, FairQueue, PendingRequest, QueuedRow, Work
+from gateway.serving.request import InferredRow
+from gateway.telemetry import metrics
+from gateway.triton.model_control import ModelVersion
+from gateway.triton.pool import TritonPool, Verified, VersionState
+
+log = structlog.get_logger(__name__)
+
+#: Most instances in one preprocessing call, and such calls at a time: small enough that a batch
+#: does not hold up the singles behind it, large enough to spread the cost of the hand-over.
+PREPROCESS_ROWS = 32
+PREPROCESS_CALLS = 2
+#: Seconds of one preprocessing call beyond which the next takes fewer instances.
+LONG_PREPROCESS = 0.2
+#: Seconds after which a client may ask again while the preprocessor cannot run.
+RETRY_AFTER = 2
+
+
+class Chunk(NamedTuple):
+    """Consecutive instances of one request that are preprocessed together."""
+
+    work: Work
+    start: int
+    payloads: Sequence[Payload]
+
+
+class Batcher:
+    """Runs the rows of one release. Everything here belongs to the event loop's thread.
+
+    `verified` names the replicas, and their loads, on which the release has been verified.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        name: str,
+        release: Release,
+        preprocessing: Preprocessing,
+        triton: TritonPool,
+        limiter: CallLimiter,
+        queue_rows: int,
+    ) -> None:
+        self.model = model
+        self.name = name
+        self.description = preprocessing.identity.description
+        self.stamps: dict[str, str | int] = {
+            "model": model,
+            "release": name,
+            "model_version": release.model_version,
+            "preprocessor": preprocessing.identity.distribution,
+        }
+        self.admission = Admission(model, name, queue_rows)
+        self.verified: Verified = Verified(ModelVersion(model, release.model_version))
+        self._batching = release.batching
+        self._preprocessing = preprocessing
+        self._triton = triton
+        self._limiter = limiter
+        self._arrived: deque[Work] = deque()
+        self._queue = FairQueue()
+        self._inferred: list[Work] = []
+        self._scheduled = False
+        self._preprocess_rows = PREPROCESS_ROWS
+        self._preprocess_calls = 0
+        self._calls = 0
+        self._tasks: dict[asyncio.Task[None], list[Work]] = {}
+        self._seconds = {s: metrics.STAGE_SECONDS.labels(model, name, s) for s in STAGES}
+        self._in_flight = metrics.CALLS_IN_FLIGHT.labels(model, name)
+        self._call_rows = metrics.CALL_ROWS.labels(model, name)
+        self._padding_ratio = metrics.CALL_PADDING.labels(model, name)
+        self._elements = metrics.CALL_ELEMENTS.labels(model, name)
+        self._padding = metrics.CALL_PADDING_ELEMENTS.labels(model, name)
+
+    def require_able(self) -> None:
+        """Raise ReleaseNotReady or TritonUnreachable where the release cannot answer now."""
+        if self._preprocessing.status.state is WorkerState.REFUSED:
+            raise ReleaseNotReady(
+                "The preprocessor of this release cannot run now.", retry_after=RETRY_AFTER
+            )
+        self._triton.require_able(self.verified)
+
+    @property
+    def able(self) -> bool:
+        """Whether the release can answer at once."""
+        state = self._triton.status(self.verified).state
+        refused = self._preprocessing.status.state is WorkerState.REFUSED
+        return state is VersionState.READY and not refused
+
+    def preprocess(
+        self, request: PendingRequest, payloads: Sequence[Payload]
+    ) -> asyncio.Future[list[Prepared | Exception]]:
+        """Turn each payload into tensors, or into the exception that says why it cannot be."""
+        self._arrived.append(work := self._work(request, payloads))
+        return work.done
+
+    def infer(
+        self, request: PendingRequest, prepared: Sequence[Prepared]
+    ) -> asyncio.Future[list[InferredRow]]:
+        """Queue the rows and run each in a call to Triton; fails with a GatewayError."""
+        work = self._work(request, prepared)
+        request.waiting_since = now = time.monotonic()
+        lengths = [length_of(self.description.tensors, item.tensors) for item in prepared]
+        self._queue.add(work, prepared, lengths, now)
+        return work.done
+
+    def postprocess(
+        self, request: PendingRequest, rows: Sequence[InferredRow]
+    ) -> asyncio.Future[list[bytes | Exception]]:
+        """Turn each row of outputs into a result (JSON text), or into an exception."""
+        self._inferred.append(work := self._work(request, rows))
+        return work.done
+
+    async def preprocess_apart(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
+        """Preprocess outside the stages, to compare tensors."""
+        return await self._preprocessing.preprocess(payloads)
+
+    async def close(self) -> None:
+        """Cancel what still runs."""
+        self._limiter.forget(self._advance)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _work(self, request: PendingRequest, items: Sequence[Any]) -> Work:
+        loop = asyncio.get_running_loop()
+        size = len(items)
+        self._advance_soon()
+        return Work(request, items, [None] * size, size, loop.create_future())
+
+    def _advance_soon(self) -> None:
+        """Advance once all that happens in this turn of the event loop has happened."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._advance)
+
+    def _advance(self) -> None:
+        """Start all the work that there is room for, the work closest to an answer first."""
+        self._scheduled = False
+        if self._inferred:
+            self._start_postprocessing()
+        if self._queue and self._start_calls():
+            return
+        while self._preprocess_calls < PREPROCESS_CALLS and (chunks := self._next_chunks()):
+            self._preprocess_calls += 1
+            self._spawn(self._preprocess(chunks), [chunk.work for chunk in chunks])
+
+    def _start_calls(self) -> bool:
+        """Start calls; say whether the rows of the next one are all there and due.
+
+        Then preprocessing can wait: until that call goes, more requests may come to share it.
+        """
+        batching = self._batching
+        most_rows, instances = self._triton.limits(self.verified) or (batching.max_rows, 0)
+        bounds = Bounds(min(batching.max_rows, most_rows), batching.max_tokens)
+        most_calls = batching.max_calls or instances + 1
+        while self._queue and self._calls < most_calls:
+            if (permit := self._limiter.acquire(self._advance)) is None:
+                break
+            if not (rows := self._queue.take(bounds, batching.call_tokens)):
+                permit.release()
+                break
+            self._calls += 1
+            self._spawn(self._call(rows, permit), [row.work for row in rows])
+        return bool(self._queue) and self._queue.due() >= bounds.rows > len(self._arrived)
+
+    def _next_chunks(self) -> list[Chunk]:
+        """Take some instances to preprocess, those of the oldest request first."""
+        chunks, room = list[Chunk](), self._preprocess_rows
+        while self._arrived and room:
+            work = self._arrived.popleft()
+            if work.done.done():
+                continue
+            payloads = work.items[work.taken : work.taken + room]
+            chunks.append(Chunk(work, work.taken, payloads))
+            work.taken += len(payloads)
+            room -= len(payloads)
+            if work.taken < len(work.items):
+                # The rest of a large batch queues again, behind whatever arrived meanwhile.
+                self._arrived.append(work)
+            else:
+                work.request.leave_queue(time.monotonic())
+        return chunks
+
+    async def _preprocess(self, chunks: list[Chunk]) -> None:
+        started = time.monotonic()
+        try:
+            payloads = [payload for chunk in chunks for payload in chunk.payloads]
+            found = iter(await self._preprocessing.preprocess(payloads))
+            seconds = time.monotonic() - started
+            self._seconds["preprocess"].observe(seconds)
+            self._adapt(seconds, len(payloads))
+            for work, start, part in chunks:
+                work.request.spent("preprocess", seconds)
+                for position in range(start, start + len(part)):
+                    work.deliver(position, next(found))
+        finally:
+            self._preprocess_calls -= 1
+            self._advance_soon()
+
+    def _adapt(self, seconds: float, rows: int) -> None:
+        """Take fewer instances at a time where they are slow, so that none waits long."""
+        if seconds > LONG_PREPROCESS:
+            self._preprocess_rows = max(1, rows // 2)
+        elif rows == self._preprocess_rows and seconds < LONG_PREPROCESS / 4:
+            self._preprocess_rows = min(PREPROCESS_ROWS, rows * 2)
+
+    async def _call(self, rows: list[QueuedRow], permit: Permit) -> None:
+        started = time.monotonic()
+        for row in rows:
+            self._seconds["queue"].observe(row.work.request.queued + started - row.since)
+        for row in rows:
+            row.work.taken += 1
+            if row.work.taken == len(row.work.items):
+                row.work.request.leave_queue(started)
+        try:
+            stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
+            self._call_rows.observe(len(rows))
+            self._padding_ratio.observe(stacked.padding / max(stacked.elements, 1))
+            self._elements.inc(stacked.elements)
+            self._padding.inc(stacked.padding)
+            with self._in_flight.track_inprogress():
+                outputs = await self._triton.infer(
+                    self.verified,
+                    stacked.tensors,
+                    self.description.outputs,
+                    max(row.work.request.deadline for row in rows),
+                )
+            seconds = time.monotonic() - started
+            self._seconds["infer"].observe(seconds)
+            for index, row in enumerate(rows):
+                row.work.request.spent("infer", seconds)
+                row.work.deliver(row.position, InferredRow(outputs, index, row.prepared.context))
+        finally:
+            self._calls -= 1
+            permit.release()
+            self._advance_soon()
+
+    def _start_postprocessing(self) -> None:
+        """Postprocess the rows of each call together, as they came back."""
+        calls: dict[int, list[tuple[Work, int]]] = {}
+        for work in self._inferred:
+            for position, row in enumerate(work.items):
+                calls.setdefault(id(row.outputs), []).append((work, position))
+        self._inferred.clear()
+        for rows in calls.values():
+            self._spawn(self._postprocess(rows), [work for work, _ in rows])
+
+    async def _postprocess(self, rows: list[tuple[Work, int]]) -> None:
+        started = time.monotonic()
+        found: list[InferredRow] = [work.items[position] for work, position in rows]
+        outputs, indices = found[0].outputs, [row.position for row in found]
+        if any(indices != list(range(len(array))) for array in outputs.values()):
+            outputs = {name: array[indices] for name, array in outputs.items()}
+        results = await self._preprocessing.postprocess(outputs, [row.context for row in found])
+        seconds = time.monotonic() - started
+        self._seconds["postprocess"].observe(seconds)
+        for (work, position), result in zip(rows, results, strict=True):
+            work.request.spent("postprocess", seconds)
+            work.deliver(position, result)
+
+    def _spawn(self, stage: Coroutine[Any, Any, None], works: list[Work]) -> None:
+        task = asyncio.create_task(stage)
+        self._tasks[task] = works
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Fail the requests of a stage that failed."""
+        works = self._tasks.pop(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if not isinstance(error, GatewayError):
+            ids = sorted({work.request.id for work in works})
+            log.error(
+                "a stage failed", model=self.model, release=self.name, requests=ids, exc_info=error
+            )
+            error = GatewayError("The gateway failed on this request.")
+        for work in works:
+            work.fail(error)
