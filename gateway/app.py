@@ -19,7 +19,7 @@ from gateway.http.base import UnknownRoute, record
 from gateway.http.health import Live, Metrics, Ready
 from gateway.http.models import Model, Models, ModelShadow
 from gateway.http.predict import BATCH, SINGLE, Predict
-from gateway.http.server import Server
+from gateway.http.server import Server, install_loop
 from gateway.preprocessing.workers import Workers
 from gateway.releases import lock, manifest
 from gateway.serving.limiter import CallLimiter
@@ -178,6 +178,7 @@ class Gateway:
 
     def _listen(self, reconciler: Reconciler, readiness: Readiness) -> Server:
         settings = self._settings
+        install_loop()
         try:
             sockets = bind_sockets(settings.port, settings.host, reuse_port=settings.shares_port)
         except OSError as error:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from gateway.control.reconciler import ModelState, Reconciler
+from gateway.control.model_state import ModelState
+from gateway.control.reconciler import Reconciler
 from gateway.control.states import GatewayState, GatewayStatus, ReleaseState
 from gateway.errors import public
 from gateway.serving.predict import Predictor
@@ -125,16 +126,13 @@ class Readiness:
             for model in self._settings.ready_requires
             if not _answers(models.get(model))
         }
-        if not any(_answers(state) for state in models.values()):
+        if not any(state.answering for state in models.values()):
             return {"gateway": "no model can answer"} | missing
         return missing
 
 
 def _answers(state: ModelState | None) -> bool:
-    """Whether a release that receives traffic answers."""
-    if state is None:
-        return False
-    return any(state.runtimes[name].answering for name in state.weights if name in state.runtimes)
+    return state is not None and state.answering
 
 
 def _of_model(model: str, state: ModelState) -> dict[str, str]:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from gateway.control import declarations, traffic
 from gateway.control.applied_traffic import AppliedTraffic
 from gateway.control.declarations import Declaration
+from gateway.control.model_state import ModelState
 from gateway.control.release_runtime import Definition, ReleaseRuntime, Resources
 from gateway.control.states import ReleaseState, ReleaseStatus
 from gateway.errors import public
 from gateway.releases import manifest
 from gateway.releases.manifest import Manifest, ManifestError
 from gateway.serving.predict import Predictor
-from gateway.serving.routing import ModelRoutes, RoutingTable, ShadowRoute
+from gateway.serving.routing import RoutingTable
 from gateway.telemetry import metrics
 from gateway.triton.model_control import ModelVersion
 
@@ -34,14 +35,6 @@ log = structlog.get_logger(__name__)
 UNLOAD_SECONDS = 35.0
 #: States that people are told of.
 TOLD = (ReleaseState.READY, ReleaseState.UNAVAILABLE, ReleaseState.REJECTED)
-
-
-class ModelState(NamedTuple):
-    """One model: its declaration, what runs for each release name, and the applied weights."""
-
-    declaration: Declaration
-    runtimes: Mapping[str, ReleaseRuntime] = {}
-    weights: Mapping[str, int] = {}
 
 
 class Reconciler:
@@ -153,7 +146,7 @@ class Reconciler:
         models = {model: self._model(model, item) for model, item in self._declarations.items()}
         self.models = models
         self._predictor.routing = RoutingTable(
-            {model: _routes(model, state) for model, state in models.items()}
+            {model: state.routes(model) for model, state in models.items()}
         )
         for state in models.values():
             self._tell(state)
@@ -183,7 +176,8 @@ class Reconciler:
                 )
             ]
         )
-        return ModelState(declaration, current, weights)
+        shown = {name: runtime for name, runtime in current.items() if name in kept}
+        return ModelState(declaration, shown, weights)
 
     def _apply(
         self, model: str, declared: Manifest, runtimes: Mapping[str, ReleaseRuntime]
@@ -249,16 +243,3 @@ class Reconciler:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _routes(model: str, state: ModelState) -> ModelRoutes:
-    """Say which releases of a model can answer: those that are up and not rejected."""
-    batchers = {
-        name: one.batcher
-        for name, one in state.runtimes.items()
-        if one.batcher and one.status.state is not ReleaseState.REJECTED
-    }
-    declared = state.declaration.manifest
-    shadow = declared.shadow if declared else None
-    route = ShadowRoute(shadow, batchers.get(shadow.release)) if shadow else None
-    return ModelRoutes(model, frozenset(state.runtimes), batchers, state.weights, route)

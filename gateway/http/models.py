@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.control.reconciler import ModelState, Reconciler
+from gateway.control.model_state import ModelState
+from gateway.control.reconciler import Reconciler
 from gateway.control.release_runtime import ReleaseRuntime
 from gateway.errors import UnknownModel, public
 from gateway.http.base import Handler

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -19,7 +18,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two attempts to reach a worker that is starting.
 RETRY = 0.05
-ReplyT = TypeVar("ReplyT", bound=wire.Reply)
+#: Seconds that a worker may take to say who it is.
+INTRODUCE_SECONDS = 60.0
 
 
 class WorkerLost(ConnectionError):
@@ -44,7 +44,7 @@ class WorkerConnection:
         self, socket: Path, met: Callable[[WorkerConnection, wire.Identity], Awaitable[bool]]
     ) -> None:
         self.socket = socket
-        self.waiting: dict[int, asyncio.Future[wire.Reply]] = {}
+        self.waiting: dict[int, tuple[asyncio.Future[wire.Reply], asyncio.TimerHandle]] = {}
         self.connected = False
         self._met = met
         self._pid = 0
@@ -53,45 +53,36 @@ class WorkerConnection:
         self._decode = msgspec.msgpack.Decoder(wire.Reply).decode
         self._task = asyncio.create_task(self._run())
 
-    async def ask(self, request: wire.Request, reply: type[ReplyT], seconds: float) -> ReplyT:
-        """Send a request (its id is set here) and wait for its reply.
+    def ask(self, request: wire.Request, seconds: float) -> asyncio.Future[wire.Reply]:
+        """Send a request (its id is set here); the future resolves to its reply.
 
-        Raises WorkerLost; a worker that does not reply within `seconds` is killed.
+        It fails with WorkerLost; a worker that does not reply within `seconds` is killed.
         """
-        if self._frames is None:
-            raise WorkerLost("not connected")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[wire.Reply] = loop.create_future()
         number = next(self._ids)
-        future: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
-        self.waiting[number] = future
         try:
+            if self._frames is None:
+                raise ConnectionError("not connected")  # noqa: TRY301
             self._frames.send(msgspec.structs.replace(request, id=number))
-            answer = await self._in_time(future, seconds)
         except ConnectionError as error:
             self.connected = False
-            raise WorkerLost(str(error)) from None
-        finally:
-            self.waiting.pop(number, None)
-        if not isinstance(answer, reply):
-            raise WorkerLost(f"a {type(answer).__name__} instead of a {reply.__name__}")
-        return answer
+            future.set_exception(WorkerLost(str(error)))
+        else:
+            timer = loop.call_later(seconds, self._too_late, number, seconds)
+            self.waiting[number] = future, timer
+        return future
 
     async def close(self) -> None:
         """Hang up for good."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _in_time(self, future: asyncio.Future[wire.Reply], seconds: float) -> wire.Reply:
-        """Wait for a reply; kill the worker that is too slow. Raises WorkerHung."""
-        timer = asyncio.get_running_loop().call_later(seconds, self._too_late, future, seconds)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-
-    def _too_late(self, future: asyncio.Future[wire.Reply], seconds: float) -> None:
+    def _too_late(self, number: int, seconds: float) -> None:
+        future, _ = self.waiting.pop(number)
         if not future.done():
             future.set_exception(WorkerHung(f"no reply within {seconds} s"))
-            self._kill(seconds)
+        self._kill(seconds)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -115,7 +106,9 @@ class WorkerConnection:
                 self._hang_up()
 
     async def _introduce(self) -> None:
-        identity = await self.ask(wire.Introduce(0), wire.Identity, 60)
+        identity = await self.ask(wire.Introduce(0), INTRODUCE_SECONDS)
+        if not isinstance(identity, wire.Identity):
+            raise WorkerLost(f"a {type(identity).__name__} instead of an introduction")
         self._pid = identity.pid
         self.connected = await self._met(self, identity)
 
@@ -127,16 +120,20 @@ class WorkerConnection:
             log.error("not a worker", socket=self.socket.name, reason=reason)  # noqa: TRY400
             self._hang_up()
             return
-        future = self.waiting.get(reply.id)
-        if future and not future.done():
-            future.set_result(reply)
+        if reply.id in self.waiting:
+            future, timer = self.waiting.pop(reply.id)
+            timer.cancel()
+            if not future.done():
+                future.set_result(reply)
 
     def _hang_up(self) -> None:
         self.connected = False
         if self._frames:
             self._frames.close()
             self._frames = None
-        for future in self.waiting.values():
+        waiting, self.waiting = self.waiting, {}
+        for future, timer in waiting.values():
+            timer.cancel()
             if not future.done():
                 future.set_exception(WorkerLost("the worker died"))
 

@@ -21,6 +21,7 @@ class InlinePreprocessing:
     """
 
     status = WorkerStatus(WorkerState.READY)
+    refused = False
     dead: Mapping[str, str] = {}
 
     def __init__(self, identity: Identity, runner: Runner, threads: int) -> None:

@@ -59,7 +59,7 @@ class PoolOptions(NamedTuple):
 class WorkerPool:
     """Pre- and postprocessing in other processes. `start` before use.
 
-    A worker that differs from the first one is refused: `_refusal` says why the last one was.
+    `refused` says whether the last worker that came up differed from the first one.
     """
 
     def __init__(self, options: PoolOptions) -> None:
@@ -68,6 +68,7 @@ class WorkerPool:
         self._met = asyncio.Event()
         self._crash = ""
         self._refusal = ""
+        self.refused = False
         self._owner: asyncio.Task[None] | None = None
         self._identity: wire.Identity | None = None
         self._restarts = metrics.WORKER_RESTARTS.labels(options.distribution)
@@ -82,7 +83,7 @@ class WorkerPool:
     @property
     def status(self) -> WorkerStatus:
         """Whether a worker can be asked."""
-        if self._refusal:
+        if self.refused:
             return WorkerStatus(WorkerState.REFUSED, self._refusal)
         if not any(connection.connected for connection in self._connections):
             return WorkerStatus(WorkerState.DOWN, self._crash or "no worker answers")
@@ -195,7 +196,10 @@ class WorkerPool:
                 raise NoWorker("no worker is up")
             await asyncio.sleep(0.01)
         connection = min(able, key=lambda item: len(item.waiting))
-        return await connection.ask(request, reply, self._options.call_seconds)
+        answer = await connection.ask(request, self._options.call_seconds)
+        if not isinstance(answer, reply):
+            raise WorkerLost(f"a {type(answer).__name__} instead of a {reply.__name__}")
+        return answer
 
     async def _introduced(self, connection: WorkerConnection, identity: wire.Identity) -> bool:
         """Accept a worker that is what the first one was: what was proven of that holds for it."""
@@ -206,7 +210,8 @@ class WorkerPool:
         self._refusal = await self._differs(connection, identity, self._identity)
         if self._refusal:
             log.error("worker refused", pid=identity.pid, reason=self._refusal)
-        return not self._refusal
+        self.refused = bool(self._refusal)
+        return not self.refused
 
     async def _differs(
         self, connection: WorkerConnection, identity: wire.Identity, known: wire.Identity
@@ -215,7 +220,9 @@ class WorkerPool:
         if msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
             return "a worker came up in a changed environment"
         request = wire.Prepare(0, [golden.payload for golden in known.goldens])
-        reply = await connection.ask(request, wire.Prepareds, self._options.call_seconds)
+        reply = await connection.ask(request, self._options.call_seconds)
+        if not isinstance(reply, wire.Prepareds):
+            return "a worker answers something else than it was asked"
         for golden, item in zip(known.goldens, map(wire.prepared_of, reply.items), strict=True):
             if isinstance(item, Exception):
                 return f"a worker fails on golden case {golden.name!r}: {item}"

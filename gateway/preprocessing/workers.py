@@ -35,6 +35,10 @@ class Preprocessing(Protocol):
         """How it is."""
 
     @property
+    def refused(self) -> bool:
+        """Whether its workers differ from those that were verified."""
+
+    @property
     def dead(self) -> Mapping[str, str]:
         """Its parts that do not work now, with the reason."""
 

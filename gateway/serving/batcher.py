@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from gateway_preprocessor import Payload, Prepared
 
 from gateway.errors import GatewayError, ReleaseNotReady
-from gateway.preprocessing.status import WorkerState
 from gateway.preprocessing.workers import Preprocessing
 from gateway.releases.manifest import Release
 from gateway.serving.admission import Admission
 from gateway.serving.limiter import CallLimiter, Permit
 from gateway.serving.packing import Bounds, length_of, stack
-from gateway.serving.queue import STAGES, FairQueue, PendingRequest, QueuedRow, Work
+from gateway.serving.queue import (
+    STAGES,
+    ArrivalQueue,
+    Chunk,
+    FairQueue,
+    PendingRequest,
+    QueuedRow,
+    Work,
+)
 from gateway.serving.request import InferredRow
 from gateway.telemetry import metrics
 from gateway.triton.model_control import ModelVersion
@@ -32,22 +38,10 @@ from gateway.triton.pool import TritonPool, Verified, VersionState
 
 log = structlog.get_logger(__name__)
 
-#: Most instances in one preprocessing call, and such calls at a time: small enough that a batch
-#: does not hold up the singles behind it, large enough to spread the cost of the hand-over.
-PREPROCESS_ROWS = 32
+#: Preprocessing calls of one release at a time.
 PREPROCESS_CALLS = 2
-#: Seconds of one preprocessing call beyond which the next takes fewer instances.
-LONG_PREPROCESS = 0.2
 #: Seconds after which a client may ask again while the preprocessor cannot run.
 RETRY_AFTER = 2
-
-
-class Chunk(NamedTuple):
-    """Consecutive instances of one request that are preprocessed together."""
-
-    work: Work
-    start: int
-    payloads: Sequence[Payload]
 
 
 class Batcher:
@@ -81,14 +75,13 @@ class Batcher:
         self._preprocessing = preprocessing
         self._triton = triton
         self._limiter = limiter
-        self._arrived: deque[Work] = deque()
+        self._arrived = ArrivalQueue()
         self._queue = FairQueue()
         self._inferred: list[Work] = []
         self._scheduled = False
-        self._preprocess_rows = PREPROCESS_ROWS
         self._preprocess_calls = 0
         self._calls = 0
-        self._tasks: dict[asyncio.Task[None], list[Work]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._seconds = {s: metrics.STAGE_SECONDS.labels(model, name, s) for s in STAGES}
         self._in_flight = metrics.CALLS_IN_FLIGHT.labels(model, name)
         self._call_rows = metrics.CALL_ROWS.labels(model, name)
@@ -98,7 +91,7 @@ class Batcher:
 
     def require_able(self) -> None:
         """Raise ReleaseNotReady or TritonUnreachable where the release cannot answer now."""
-        if self._preprocessing.status.state is WorkerState.REFUSED:
+        if self._preprocessing.refused:
             raise ReleaseNotReady(
                 "The preprocessor of this release cannot run now.", retry_after=RETRY_AFTER
             )
@@ -108,21 +101,20 @@ class Batcher:
     def able(self) -> bool:
         """Whether the release can answer at once."""
         state = self._triton.status(self.verified).state
-        refused = self._preprocessing.status.state is WorkerState.REFUSED
-        return state is VersionState.READY and not refused
+        return state is VersionState.READY and not self._preprocessing.refused
 
     def preprocess(
         self, request: PendingRequest, payloads: Sequence[Payload]
     ) -> asyncio.Future[list[Prepared | Exception]]:
         """Turn each payload into tensors, or into the exception that says why it cannot be."""
-        self._arrived.append(work := self._work(request, payloads))
+        self._arrived.works.append(work := self._work(request, "preprocess", payloads))
         return work.done
 
     def infer(
         self, request: PendingRequest, prepared: Sequence[Prepared]
     ) -> asyncio.Future[list[InferredRow]]:
         """Queue the rows and run each in a call to Triton; fails with a GatewayError."""
-        work = self._work(request, prepared)
+        work = self._work(request, "infer", prepared)
         request.waiting_since = now = time.monotonic()
         lengths = [length_of(self.description.tensors, item.tensors) for item in prepared]
         self._queue.add(work, prepared, lengths, now)
@@ -132,7 +124,7 @@ class Batcher:
         self, request: PendingRequest, rows: Sequence[InferredRow]
     ) -> asyncio.Future[list[bytes | Exception]]:
         """Turn each row of outputs into a result (JSON text), or into an exception."""
-        self._inferred.append(work := self._work(request, rows))
+        self._inferred.append(work := self._work(request, "postprocess", rows))
         return work.done
 
     async def preprocess_apart(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
@@ -146,11 +138,11 @@ class Batcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _work(self, request: PendingRequest, items: Sequence[Any]) -> Work:
+    def _work(self, request: PendingRequest, stage: str, items: Sequence[Any]) -> Work:
         loop = asyncio.get_running_loop()
         size = len(items)
         self._advance_soon()
-        return Work(request, items, [None] * size, size, loop.create_future())
+        return Work(request, stage, items, [None] * size, size, loop.create_future())
 
     def _advance_soon(self) -> None:
         """Advance once all that happens in this turn of the event loop has happened."""
@@ -163,9 +155,11 @@ class Batcher:
         self._scheduled = False
         if self._inferred:
             self._start_postprocessing()
-        if self._queue and self._start_calls():
+        if self._queue.rows and self._start_calls():
             return
-        while self._preprocess_calls < PREPROCESS_CALLS and (chunks := self._next_chunks()):
+        while self._arrived.works and self._preprocess_calls < PREPROCESS_CALLS:
+            if not (chunks := self._arrived.take()):
+                break
             self._preprocess_calls += 1
             self._spawn(self._preprocess(chunks), [chunk.work for chunk in chunks])
 
@@ -178,7 +172,7 @@ class Batcher:
         most_rows, instances = self._triton.limits(self.verified) or (batching.max_rows, 0)
         bounds = Bounds(min(batching.max_rows, most_rows), batching.max_tokens)
         most_calls = batching.max_calls or instances + 1
-        while self._queue and self._calls < most_calls:
+        while self._queue.rows and self._calls < most_calls:
             if (permit := self._limiter.acquire(self._advance)) is None:
                 break
             if not (rows := self._queue.take(bounds, batching.call_tokens)):
@@ -186,25 +180,9 @@ class Batcher:
                 break
             self._calls += 1
             self._spawn(self._call(rows, permit), [row.work for row in rows])
-        return bool(self._queue) and self._queue.due() >= bounds.rows > len(self._arrived)
-
-    def _next_chunks(self) -> list[Chunk]:
-        """Take some instances to preprocess, those of the oldest request first."""
-        chunks, room = list[Chunk](), self._preprocess_rows
-        while self._arrived and room:
-            work = self._arrived.popleft()
-            if work.done.done():
-                continue
-            payloads = work.items[work.taken : work.taken + room]
-            chunks.append(Chunk(work, work.taken, payloads))
-            work.taken += len(payloads)
-            room -= len(payloads)
-            if work.taken < len(work.items):
-                # The rest of a large batch queues again, behind whatever arrived meanwhile.
-                self._arrived.append(work)
-            else:
-                work.request.leave_queue(time.monotonic())
-        return chunks
+        return bool(self._queue.rows) and self._queue.due() >= bounds.rows > len(
+            self._arrived.works
+        )
 
     async def _preprocess(self, chunks: list[Chunk]) -> None:
         started = time.monotonic()
@@ -213,21 +191,13 @@ class Batcher:
             found = iter(await self._preprocessing.preprocess(payloads))
             seconds = time.monotonic() - started
             self._seconds["preprocess"].observe(seconds)
-            self._adapt(seconds, len(payloads))
+            self._arrived.adapt(seconds, len(payloads))
             for work, start, part in chunks:
-                work.request.spent("preprocess", seconds)
                 for position in range(start, start + len(part)):
-                    work.deliver(position, next(found))
+                    work.deliver(position, next(found), seconds)
         finally:
             self._preprocess_calls -= 1
             self._advance_soon()
-
-    def _adapt(self, seconds: float, rows: int) -> None:
-        """Take fewer instances at a time where they are slow, so that none waits long."""
-        if seconds > LONG_PREPROCESS:
-            self._preprocess_rows = max(1, rows // 2)
-        elif rows == self._preprocess_rows and seconds < LONG_PREPROCESS / 4:
-            self._preprocess_rows = min(PREPROCESS_ROWS, rows * 2)
 
     async def _call(self, rows: list[QueuedRow], permit: Permit) -> None:
         started = time.monotonic()
@@ -253,8 +223,8 @@ class Batcher:
             seconds = time.monotonic() - started
             self._seconds["infer"].observe(seconds)
             for index, row in enumerate(rows):
-                row.work.request.spent("infer", seconds)
-                row.work.deliver(row.position, InferredRow(outputs, index, row.prepared.context))
+                inferred = InferredRow(outputs, index, row.prepared.context)
+                row.work.deliver(row.position, inferred, seconds)
         finally:
             self._calls -= 1
             permit.release()
@@ -280,25 +250,24 @@ class Batcher:
         seconds = time.monotonic() - started
         self._seconds["postprocess"].observe(seconds)
         for (work, position), result in zip(rows, results, strict=True):
-            work.request.spent("postprocess", seconds)
-            work.deliver(position, result)
+            work.deliver(position, result, seconds)
 
     def _spawn(self, stage: Coroutine[Any, Any, None], works: list[Work]) -> None:
-        task = asyncio.create_task(stage)
-        self._tasks[task] = works
-        task.add_done_callback(self._ended)
+        task = asyncio.create_task(self._run(stage, works))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail the requests of a stage that failed."""
-        works = self._tasks.pop(task)
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            return
-        if not isinstance(error, GatewayError):
-            ids = sorted({work.request.id for work in works})
-            log.error(
-                "a stage failed", model=self.model, release=self.name, requests=ids, exc_info=error
-            )
-            error = GatewayError("The gateway failed on this request.")
-        for work in works:
-            work.fail(error)
+    async def _run(self, stage: Coroutine[Any, Any, None], works: list[Work]) -> None:
+        """Run a stage; whatever goes wrong in it fails the requests that depend on it."""
+        try:
+            await stage
+        except GatewayError as error:
+            for work in works:
+                work.fail(error)
+        except BaseException as error:
+            requests = sorted({work.request.id for work in works})
+            log.exception("a stage failed", model=self.model, release=self.name, requests=requests)
+            for work in works:
+                work.fail(GatewayError("The gateway failed on this request."))
+            if isinstance(error, asyncio.CancelledError):
+                raise

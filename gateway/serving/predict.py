@@ -72,7 +72,5 @@ class Predictor:
                 if not pending.shadow:
                     share = pending.queued / pending.deadline.seconds
                     metrics.queue_ratio(batcher.model).observe(share)
-        pending.stages["queue"] = pending.queued
-        return Prediction(
-            batcher.name, batcher.stamps, cast("list[bytes]", results), pending.stages
-        )
+        stages = {"queue": pending.queued} | pending.stages
+        return Prediction(batcher.name, batcher.stamps, cast("list[bytes]", results), stages)

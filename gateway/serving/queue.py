@@ -1,26 +1,34 @@
-"""Preprocessed rows that wait for a call to Triton, in fair order.
+"""What waits in a batcher: requests for preprocessing, then their rows for a call to Triton.
 
-Time is counted in calls. A request's first row is due at once; its other rows follow as if the
-requests present shared each call. So a single does not wait for all of a large batch before it,
-however long a call takes, and nothing starves: later requests are due later.
+Rows are called in fair order. Time is counted in calls. A request's first row is due at once; its
+other rows follow as if the requests present shared each call. So a single does not wait for all of
+a large batch before it, however long a call takes, and nothing starves: later requests are due
+later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from gateway_preprocessor import Prepared
+from gateway_preprocessor import Payload, Prepared
 
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError
 from gateway.serving.packing import Bounds, choose
 
 STAGES = ("queue", "preprocess", "infer", "postprocess")
+#: Most instances in one preprocessing call: few enough that a batch does not hold up the singles
+#: behind it, enough to spread the cost of the hand-over.
+PREPROCESS_ROWS = 32
+#: Seconds of one preprocessing call beyond which the next takes fewer instances.
+LONG_PREPROCESS = 0.2
 #: At most this many rows are considered for one call, those due first …
 WINDOW = 64
 #: … and at most this many times the rows that are due. Rows of batches that go early fill calls
@@ -46,11 +54,7 @@ class PendingRequest(msgspec.Struct, eq=False):
     waiting_since: float | None
     shadow: bool = False
     queued: float = 0.0
-    stages: dict[str, float] = msgspec.field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    def spent(self, stage: str, seconds: float) -> None:
-        """Record the time of a stage; the longest of the request's rows counts."""
-        self.stages[stage] = max(self.stages[stage], seconds)
+    stages: dict[str, float] = {}
 
     def leave_queue(self, now: float) -> None:
         """Note that none of its rows waits any more, from `now` on (`time.monotonic`)."""
@@ -67,15 +71,19 @@ class Work(msgspec.Struct, eq=False):
     """
 
     request: PendingRequest
+    stage: str
     items: Sequence[Any]
     results: list[Any]
     missing: int
     done: asyncio.Future[list[Any]]
     taken: int = 0
 
-    def deliver(self, position: int, result: Any) -> None:
-        """Take the result of one instance; the last one completes the stage."""
+    def deliver(self, position: int, result: Any, seconds: float) -> None:
+        """Take the result of one instance, which took so long; the last one completes the stage."""
         self.results[position] = result
+        stages = self.request.stages
+        if seconds > stages.get(self.stage, 0.0):
+            stages[self.stage] = seconds
         self.missing -= 1
         if not self.missing and not self.done.done():
             self.done.set_result(self.results)
@@ -101,29 +109,67 @@ class QueuedRow(msgspec.Struct, frozen=True, gc=False):
     due: float
 
 
-class FairQueue:
-    """The queued rows of one release."""
+class Chunk(NamedTuple):
+    """Consecutive instances of one request that are preprocessed together."""
+
+    work: Work
+    start: int
+    payloads: Sequence[Payload]
+
+
+class ArrivalQueue:
+    """The requests of one release that wait for preprocessing: `works`, the oldest first."""
 
     def __init__(self) -> None:
-        self._rows: list[QueuedRow] = []
-        self._calls = 0
+        self.works: deque[Work] = deque()
+        self._rows = PREPROCESS_ROWS
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def take(self) -> list[Chunk]:
+        """Hand out instances for one preprocessing call, those of the oldest request first."""
+        chunks, room = list[Chunk](), self._rows
+        while self.works and room:
+            work = self.works.popleft()
+            if work.done.done():
+                continue
+            payloads = work.items[work.taken : work.taken + room]
+            chunks.append(Chunk(work, work.taken, payloads))
+            work.taken += len(payloads)
+            room -= len(payloads)
+            if work.taken < len(work.items):
+                # The rest of a large batch queues again, behind whatever arrived meanwhile.
+                self.works.append(work)
+            else:
+                work.request.leave_queue(time.monotonic())
+        return chunks
+
+    def adapt(self, seconds: float, rows: int) -> None:
+        """Take fewer instances at a time where `rows` took long, so that none waits long."""
+        if seconds > LONG_PREPROCESS:
+            self._rows = max(1, rows // 2)
+        elif rows == self._rows and seconds < LONG_PREPROCESS / 4:
+            self._rows = min(PREPROCESS_ROWS, rows * 2)
+
+
+class FairQueue:
+    """The queued rows of one release: `rows`, those due first at the front."""
+
+    def __init__(self) -> None:
+        self.rows: list[QueuedRow] = []
+        self._calls = 0
 
     def due(self) -> int:
         """Return how many rows are due: a row that arrives now comes after these."""
-        return bisect_right(self._rows, self._calls, key=_DUE)
+        return bisect_right(self.rows, self._calls, key=_DUE)
 
     def add(
         self, work: Work, prepared: Sequence[Prepared], lengths: Sequence[int], now: float
     ) -> None:
         """Queue all rows of a request, at `now` (seconds of `time.monotonic`)."""
-        waiting = len({id(row.work) for row in self._rows[:WINDOW]}) if self._rows else 0
+        waiting = len({id(row.work) for row in self.rows[:WINDOW]}) if self.rows else 0
         step = (waiting + 1) / SHARED_ROWS
         for position, (item, length) in enumerate(zip(prepared, lengths, strict=True)):
             row = QueuedRow(work, position, item, length, now, self._calls + position * step)
-            insort(self._rows, row, key=_DUE)
+            insort(self.rows, row, key=_DUE)
 
     def take(self, bounds: Bounds, overhead: int) -> list[QueuedRow]:
         """Hand out the rows of the next call; none where no row is wanted any more.
@@ -133,17 +179,17 @@ class FairQueue:
         window: list[QueuedRow] = []
         size = max(bounds.rows, min(WINDOW, EARLY * self.due()))
         seen = 0
-        while seen < len(self._rows) and len(window) < size:
-            for row in self._rows[seen : seen + size]:
+        while seen < len(self.rows) and len(window) < size:
+            for row in self.rows[seen : seen + size]:
                 if not row.work.done.done():
                     window.append(row)  # noqa: PERF401
             seen += size
-        del self._rows[:seen]
+        del self.rows[:seen]
         if not window:
             return []
         self._calls += 1
         if len(window) == 1:
             return window
         chosen = set(choose([row.length for row in window], bounds, overhead))
-        self._rows[:0] = [row for index, row in enumerate(window) if index not in chosen]
+        self.rows[:0] = [row for index, row in enumerate(window) if index not in chosen]
         return [row for index, row in enumerate(window) if index in chosen]

@@ -182,13 +182,15 @@ class TritonPool:
         failure: GatewayError | None = None
         patience = min(deadline.at, time.monotonic() + VERIFY_SECONDS)
         while True:
-            able = [r for r in self.able(verified) if r not in tried]
+            able = self.able(verified)
+            if tried:
+                able = [replica for replica in able if replica not in tried]
             if not able:
                 if failure or not self._loaded(verified.version) or time.monotonic() > patience:
                     raise failure or self._unable()
                 await asyncio.sleep(VERIFY_PAUSE)
                 continue
-            replica = min(able, key=_calls_in_flight)
+            replica = able[0] if len(able) == 1 else min(able, key=_calls_in_flight)
             try:
                 return await replica.inference.infer(verified.version, tensors, outputs, deadline)
             except InferenceFailed:
@@ -201,15 +203,14 @@ class TritonPool:
 
     def require_able(self, verified: Verified) -> None:
         """Raise TritonUnreachable or ReleaseNotReady where no replica is able, nor will be soon."""
-        if not self._loaded(verified.version):
-            raise self._unable()
+        for replica in self.replicas:
+            if verified.version in replica.ready:
+                return
+        raise self._unable()
 
     def _loaded(self, version: ModelVersion) -> bool:
         """Whether a replica serves the version, verified or not."""
-        for replica in self.replicas:  # noqa: SIM110 - asked for every request
-            if version in replica.ready:
-                return True
-        return False
+        return any(version in replica.ready for replica in self.replicas)
 
     def _unable(self) -> GatewayError:
         if self.reachable:

@@ -26,7 +26,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         yield stack
     finally:
         for service in ("triton", "gateway", "lb"):  # pytest shows it where something failed
-            print(stack("logs", "--no-log-prefix", "--tail", "15", service))  # noqa: T201
+            print(stack("logs", "--no-log-prefix", "--tail", "15", service))
         stack(*everything, "down", "--volumes", "--remove-orphans", "--timeout", "10")
 
 

@@ -153,7 +153,7 @@ def test_at_the_start_then_mended(tmp_path: Path, kind: Kind) -> None:
                     (folder / name).rmdir()
                 (folder / name).write_bytes(content)
             eventually(lambda: status(client, BROKEN) == 200)
-            assert readiness(client) == (200, {"status": "ready", "problems": {}})
+            eventually(lambda: readiness(client) == (200, {"status": "ready", "problems": {}}))
             eventually(lambda: f"ready: {BROKEN}, release 1" in stack.output.read_text())
     finally:
         stack.interrupt()

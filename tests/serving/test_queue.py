@@ -19,7 +19,7 @@ def work_of(prepared: list[Prepared]) -> Work:
     rows = len(prepared)
     request = PendingRequest("test", Deadline.after(60), rows, 0.0)
     done = asyncio.get_running_loop().create_future()
-    return Work(request, prepared, [None] * rows, rows, done)
+    return Work(request, "infer", prepared, [None] * rows, rows, done)
 
 
 def add(queue: FairQueue, rows: int, length: int = 10) -> Work:
@@ -48,7 +48,7 @@ async def test_a_single_does_not_wait_for_a_batch() -> None:
         while id(single) not in {id(row.work) for row in take(queue)}:
             calls += 1
         assert calls <= 1
-    assert len(queue) > 100
+    assert len(queue.rows) > 100
 
 
 async def test_rows_that_go_early_do_not_crowd_singles_out() -> None:
@@ -88,7 +88,7 @@ async def test_a_small_batch_overtakes_a_large_one() -> None:
         left -= sum(row.work is small for row in take(queue))
         calls += 1
     assert calls <= 8
-    assert len(large.items) - len(queue) < 100
+    assert len(large.items) - len(queue.rows) < 100
 
 
 async def test_nothing_starves_under_a_stream_of_singles() -> None:
@@ -108,7 +108,7 @@ async def test_rows_of_a_request_that_is_over_are_dropped() -> None:
     gone.done.cancel()
     assert {id(row.work) for row in take(queue)} == {id(kept)}
     assert not take(queue)
-    assert len(queue) == 0
+    assert len(queue.rows) == 0
 
 
 async def test_every_row_is_handed_out_once() -> None:
