@@ -12,6 +12,7 @@ import pytest
 from gateway_preprocessor import TensorSpec
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from gateway.deadline import Deadline
 from gateway.triton.inference import Inference, Mismatch
 
 OUTPUTS = (TensorSpec("scores", "float32", (3,)),)
@@ -54,7 +55,7 @@ async def served(spoil: Callable[[Any], None]) -> AsyncIterator[tuple[Inference,
 
 async def test_arrays_go_out_and_come_back() -> None:
     async with served(lambda answer: None) as (inference, servicer):
-        found = await inference.infer(("model", 3), TENSORS, OUTPUTS, 10)
+        found = await inference.infer(("model", 3), TENSORS, OUTPUTS, Deadline.after(10))
     np.testing.assert_array_equal(found["scores"], SCORES)
     request = servicer.request
     assert (request.model_name, request.model_version) == ("model", "3")
@@ -78,4 +79,4 @@ async def test_an_answer_that_does_not_fit_is_refused(
 ) -> None:
     async with served(spoil) as (inference, _):
         with pytest.raises(Mismatch, match=reason):
-            await inference.infer(("model", 3), TENSORS, OUTPUTS, 10)
+            await inference.infer(("model", 3), TENSORS, OUTPUTS, Deadline.after(10))
