@@ -10,10 +10,12 @@ import grpc
 import numpy as np
 import pytest
 from gateway_preprocessor import TensorSpec
+from structlog.testing import capture_logs
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.deadline import Deadline
-from gateway.triton.inference import Inference, Mismatch
+from gateway.errors import InferenceFailed
+from gateway.triton.inference import Inference
 
 OUTPUTS = (TensorSpec("scores", "float32", (3,)),)
 TENSORS = {"ids": np.arange(8, dtype=np.int64).reshape(2, 4), "on": np.array([[True], [False]])}
@@ -78,5 +80,6 @@ async def test_an_answer_that_does_not_fit_is_refused(
     spoil: Callable[[Any], None], reason: str
 ) -> None:
     async with served(spoil) as (inference, _):
-        with pytest.raises(Mismatch, match=reason):
+        with capture_logs() as logged, pytest.raises(InferenceFailed, match="does not fit"):
             await inference.infer(("model", 3), TENSORS, OUTPUTS, Deadline.after(10))
+    assert reason in logged[0]["reason"]
