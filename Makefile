@@ -30,6 +30,10 @@ models: $(MINILM)  ## build the model files that are too large to commit
 test: install models wheels baselines  ## run every test: real HTTP, real Triton, real models
 	.venv/bin/pytest
 
+.PHONY: test-unit
+test-unit: .venv/installed  ## run the tests that need no Triton, in a minute
+	.venv/bin/pytest -m unit preprocessors tests/unit
+
 # Without a registry (NO_REGISTRY) Prometheus is built; BUILD_CA is a CA bundle that builds must trust.
 COMPOSE_FILES := docker-compose.yml$(if $(NO_REGISTRY),:docker-compose.no-registry.yml)$(if $(BUILD_CA),:docker-compose.ca.yml)
 .PHONY: compose-test
@@ -39,7 +43,7 @@ compose-test: .venv/installed wheels  ## build the images, start the compose sta
 		{ echo "no Docker engine with Compose v2 answers: install one, or run '.ci/engine make compose-test'"; exit 1; }
 	docker compose --profile load build --quiet
 	GATEWAY_REQUIRE_ENGINE=1 PROMTOOL=$(CURDIR)/tests/compose/promtool \
-		.venv/bin/pytest tests/compose tests/deploy/test_monitoring.py
+		.venv/bin/pytest tests/compose tests/unit/deploy/test_monitoring.py
 
 .PHONY: bench-micro
 bench-micro: install models wheels  ## measure the gateway against the machine's limit (BENCH="--rounds 3 …")

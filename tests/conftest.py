@@ -1,13 +1,25 @@
-"""The stack that most tests share: `make up`, as the README says, on a free port."""
+"""Tiers by folder, and the stack that most tests share: `make up`, as the README says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
 
-from tests.support.stack import Stack
+from tests.support.stack import ROOT, Stack
+
+TIERS = ("unit", "stack", "slow", "bench")
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark each test with its tier: its folder's name, or unit for a preprocessor's own tests."""
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        if path.parts[0] == "preprocessors":
+            item.add_marker("unit")
+        elif path.parts[1] in TIERS:
+            item.add_marker(path.parts[1])
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from deploy.grafana import dashboard
-from tests.deploy.test_monitoring import RECORDED
 from tests.support.compose import PROJECT, Compose, docker, eventually
 from tests.support.goldens import PREPROCESSORS
+from tests.unit.deploy.test_monitoring import RECORDED
 
 SETTINGS = {
     "COMPOSE_PROFILES": "two-tritons",

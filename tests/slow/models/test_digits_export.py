@@ -3,12 +3,12 @@
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.stack import ROOT
+
 MODEL = ROOT / "model_repository" / "digits"
 GOLDENS = ROOT / "preprocessors" / "digits" / "src" / "digits_preprocessor" / "goldens.json"
 PYTHON = ROOT / ".venv-models" / "bin" / "python"

@@ -3,12 +3,12 @@
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.stack import ROOT
+
 MODEL = ROOT / "model_repository" / "tumor"
 GOLDENS = ROOT / "preprocessors" / "tumor" / "src" / "tumor_preprocessor" / "goldens.json"
 TOLERANCE = 1e-6

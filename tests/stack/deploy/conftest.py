@@ -12,8 +12,8 @@ import pytest
 from tritonclient.grpc import aio as triton_grpc
 
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+from tests.support.stack import ROOT
 
-ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-models/bin/python"
 
 

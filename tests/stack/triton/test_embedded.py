@@ -19,8 +19,8 @@ from tritonclient.grpc import aio as triton_grpc
 
 from gateway.triton import launcher, layout
 from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton, EmbeddedTritonError
+from tests.support.stack import ROOT
 
-ROOT = Path(__file__).parents[2]
 CANARY = ROOT / "deploy/triton/canary"
 PROBE = {
     "missing": [],

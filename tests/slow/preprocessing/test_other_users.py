@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.preprocessing.environments import Environments
-from tests.preprocessing.test_environments import BUILD, wheel
+from tests.slow.preprocessing.test_environments import BUILD, wheel
 from tests.support import outsider
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from langid_preprocessor import LABELS, LangId
 from langid_preprocessor.text import character_classes, codepoints
 
 from tests.support.goldens import cases
+from tests.support.stack import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "model_repository" / "langid"
 PYTHON = ROOT / ".venv-models" / "bin" / "python"
 VERSIONS = (1, 2)

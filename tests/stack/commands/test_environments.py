@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from gateway.cli import main
 from gateway.preprocessing.environments import Environments, digest
 from gateway.preprocessing.wheelhouse import DownloadFailure, complete
-from tests.preprocessing.test_environments import wheel
+from tests.slow.preprocessing.test_environments import wheel
 from tests.support.repository import copied
 from tests.support.stack import ROOT
 
