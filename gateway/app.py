@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 from tornado.netutil import bind_sockets
@@ -26,9 +27,11 @@ from gateway.serving.limiter import CallLimiter
 from gateway.serving.predict import Predictor
 from gateway.settings import Settings
 from gateway.system import limits
-from gateway.telemetry import metrics
+from gateway.system.supervision import ChildState
+from gateway.telemetry.logs import RequestLog
 from gateway.triton.configs import Configs
-from gateway.triton.embedded import EmbeddedOptions, EmbeddedState, EmbeddedTriton
+from gateway.triton.embedded import EmbeddedTriton
+from gateway.triton.launcher import EmbeddedOptions
 from gateway.triton.pool import TritonPool
 
 log = structlog.get_logger(__name__)
@@ -38,7 +41,11 @@ DRAINED = 16
 
 
 def application(
-    predictor: Predictor, reconciler: Reconciler, readiness: Readiness, settings: Settings
+    predictor: Predictor,
+    reconciler: Reconciler,
+    readiness: Readiness,
+    settings: Settings,
+    requests: RequestLog,
 ) -> Application:
     """Return the Tornado application: every route of the gateway, one a line."""
     predict = {"predictor": predictor, "settings": settings}
@@ -57,13 +64,11 @@ def application(
             (r"/metrics", Metrics, health),
         ],
         default_handler_class=UnknownRoute,
-        log_function=record,
+        log_function=partial(record, requests),
     )
 
 
-def embedded(
-    settings: Settings, on_ready: Callable[[], Awaitable[None]] | None = None
-) -> EmbeddedTriton:
+def embedded(settings: Settings) -> EmbeddedTriton:
     """Return the embedded Triton, not started yet."""
     return EmbeddedTriton(
         EmbeddedOptions(
@@ -76,17 +81,29 @@ def embedded(
             http_port=settings.triton_http_port,
             metrics_port=settings.triton_metrics_port,
             threads=settings.triton_threads,
-        ),
-        on_ready=on_ready,
+        )
     )
 
 
 class Gateway:
-    """One gateway process. `say` tells people what is going on."""
+    """One gateway process. `say` tells people what is going on.
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    With `shares_port`, other gateways listen on the port, too (SO_REUSEPORT): this one listens only
+    once it is ready, or it would take requests from those that are.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        requests: RequestLog,
+        say: Callable[[str], None],
+        *,
+        shares_port: bool = False,
+    ) -> None:
         self._settings = settings
+        self._requests = requests
         self._say = say
+        self._shares_port = shares_port
         self._triton: EmbeddedTriton | None = None
         self._pool: TritonPool | None = None
         self._server: Server | None = None
@@ -99,22 +116,21 @@ class Gateway:
     async def start(self) -> None:
         """Start everything and begin to listen; raises what keeps it from starting.
 
-        HTTP answers before the models are loaded: `/readyz` tells how far they are. A gateway
-        that shares its port would take requests from those that are ready, and waits.
+        HTTP answers before the models are loaded: `/readyz` tells how far they are.
         """
         settings = self._settings
         manifest.read_each(settings.repository, settings.models)  # before Triton starts in vain
         if settings.triton:
             endpoints = settings.triton
         else:
-            self._triton = embedded(settings, self._triton_ready)
+            self._triton = embedded(settings)
             endpoints = (self._triton.grpc_endpoint,)
         repository = settings.repository
         self._pool = TritonPool(
             endpoints,
             Configs(repository),
             lambda version: lock.digest_model(repository / version.model, version.number),
-            mends=settings.mends_models or self._triton is not None,
+            reloads=settings.reload_failing_models or self._triton is not None,
         )
         limiter = CallLimiter(limits.most_calls(settings))
         resources = Resources(settings, self._pool, Workers(settings), limiter)
@@ -122,7 +138,7 @@ class Gateway:
         self.readiness = Readiness(
             settings, self.predictor, self.reconciler, self._pool, self._triton_problem
         )
-        if not settings.shares_port:
+        if not self._shares_port:
             self._server = self._listen(self.reconciler, self.readiness)
         if self._triton:
             self._say("starting Triton")
@@ -167,25 +183,21 @@ class Gateway:
 
     def _triton_problem(self) -> str:
         """Say why the embedded Triton is down; empty while it runs, or where there is none."""
-        if self._triton is None or self._triton.status.state is EmbeddedState.RUNNING:
+        if self._triton is None or self._triton.status.state is ChildState.RUNNING:
             return ""
         status = self._triton.status
         return f"{status.state} after {status.restarts} restarts: {public(status.reason)}"
-
-    async def _triton_ready(self) -> None:
-        if self._triton:
-            metrics.TRITON_RESTARTS.set(self._triton.status.restarts)
 
     def _listen(self, reconciler: Reconciler, readiness: Readiness) -> Server:
         settings = self._settings
         install_loop()
         try:
-            sockets = bind_sockets(settings.port, settings.host, reuse_port=settings.shares_port)
+            sockets = bind_sockets(settings.port, settings.host, reuse_port=self._shares_port)
         except OSError as error:
             place = f"host {settings.host}, port {settings.port}"
             raise OSError(f"{place}: {error.strerror or error}") from None
         server = Server(
-            application(self.predictor, reconciler, readiness, settings),
+            application(self.predictor, reconciler, readiness, settings, self._requests),
             max_body_size=DRAINED * settings.max_body_bytes,
         )
         server.add_sockets(sockets)

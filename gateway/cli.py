@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -24,17 +25,26 @@ from gateway.commands.release import release
 from gateway.commands.tune import tune
 from gateway.commands.wheels import wheels
 from gateway.preprocessing.installed import PreprocessorUnavailable
-from gateway.processes import Processes
+from gateway.processes import Processes, StartFailed, ready_pipe
 from gateway.releases.manifest import ManifestError
 from gateway.serving.predict import Predictor
 from gateway.serving.routing import ModelRoutes
 from gateway.settings import Settings
 from gateway.system import limits
 from gateway.telemetry import logs
-from gateway.triton.embedded import EmbeddedTritonError
+from gateway.telemetry.logs import RequestLog
+from gateway.triton.layout import EmbeddedTritonError
 
 log = structlog.get_logger(__name__)
 
+#: What keeps a gateway from starting; told without a traceback.
+START_FAILURES = (
+    ManifestError,
+    PreprocessorUnavailable,
+    EmbeddedTritonError,
+    StartFailed,
+    OSError,
+)
 #: Thresholds of the garbage collector while serving: requests leave few cycles behind.
 COLLECT = (20_000, 20, 50)
 
@@ -58,13 +68,18 @@ def serve(**given: Any) -> None:
     """
     config = settings(given)
     try:
-        logs.configure(config)
-        uvloop.run(_serve(config))
-    except (ManifestError, PreprocessorUnavailable, EmbeddedTritonError, OSError) as error:
+        uvloop.run(_serve(config, logs.configure(config)))
+    except (
+        ManifestError,
+        PreprocessorUnavailable,
+        EmbeddedTritonError,
+        StartFailed,
+        OSError,
+    ) as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _serve(config: Settings) -> None:
+async def _serve(config: Settings, requests: RequestLog) -> None:
     """Run until SIGINT or SIGTERM; then drain and stop."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -76,13 +91,16 @@ async def _serve(config: Settings) -> None:
         workers=limits.workers(config),
         most_calls=limits.most_calls(config),
     )
+    pipe: int | None = None
     server: Gateway | Processes
     if config.processes > 1:
         server = Processes(config, say)
     else:
-        server = Gateway(config, say=lambda text: say(f"  {text}"))
+        pipe = ready_pipe()
+        shares_port = pipe is not None
+        server = Gateway(config, requests, lambda text: say(f"  {text}"), shares_port=shares_port)
     stop = asyncio.create_task(stopping.wait())
-    start = asyncio.create_task(_start(server, config, say))
+    start = asyncio.create_task(_start(server, config, say, pipe))
     try:
         await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
         if start.done():
@@ -100,7 +118,9 @@ def _logged(text: str) -> None:
     log.info("progress", text=text.strip())
 
 
-async def _start(server: Gateway | Processes, config: Settings, say: Callable[[str], None]) -> None:
+async def _start(
+    server: Gateway | Processes, config: Settings, say: Callable[[str], None], pipe: int | None
+) -> None:
     await server.start()
     await server.ready()
     # What is there now stays: the collector need not look at it again and again.
@@ -110,6 +130,9 @@ async def _start(server: Gateway | Processes, config: Settings, say: Callable[[s
     if isinstance(server, Gateway):
         say(_welcome(server.predictor, address(config.host, server.port)))
     sys.stdout.flush()
+    if pipe is not None:
+        os.write(pipe, b"1")
+        os.close(pipe)
 
 
 def address(host: str, port: int) -> str:

@@ -1,7 +1,7 @@
 """Several gateways on one port, for machines with more cores than one event loop can fill.
 
-A supervisor runs the embedded Triton and the gateways, which share port, Triton, workers and
-metrics; the kernel spreads connections over them. One that dies is started again.
+The parent runs the embedded Triton and supervises the gateways, which share port, Triton, workers
+and metrics; the kernel spreads connections over them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import shutil
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
@@ -24,30 +24,37 @@ from pydantic import SecretStr
 from gateway.app import embedded
 from gateway.settings import Settings
 from gateway.system import limits
+from gateway.system.supervision import Backoff, ChildState, ChildStatus, Supervisor
 from gateway.triton.embedded import EmbeddedTriton
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before a gateway that died is started again, at first and at most.
-FIRST_DELAY, LONGEST_DELAY, STABLE = 0.5, 10.0, 10.0
+BACKOFF = Backoff(first=0.5, longest=10.0, stable=10.0)
+#: Starts of a gateway that may fail in a row before it was ready for the first time.
+ATTEMPTS = 3
 #: Seconds that a gateway gets beyond `drain_seconds` before it is killed.
 GRACE = 10.0
-READY = "ready at "
 #: What has prometheus_client keep the values of several processes in one folder.
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
+#: The number of the pipe in which a gateway tells its parent that it is ready. Not a setting.
+READY_PIPE = "_GATEWAY_READY_PIPE"
 PR_SET_PDEATHSIG = 1
 
 
+class StartFailed(RuntimeError):
+    """A gateway ended again and again before it was ready."""
+
+
 class Processes:
-    """The supervisor. `say` tells people what the first gateway says."""
+    """The parent of several gateways. `say` tells people what is going on."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._say = say
         self._triton: EmbeddedTriton | None = None
-        self._running: set[asyncio.subprocess.Process] = set()
-        self._ready = [asyncio.Event() for _ in range(settings.processes)]
-        self._keepers: list[asyncio.Task[None]] = []
+        self._metrics = settings.run_dir / "metrics"
+        self._children: list[Supervisor] = []
+        self._ready: list[asyncio.Future[None]] = []
         # Bound but never listening: the port stays ours, and gets no connections here.
         self._reserved = socket.socket(
             socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM
@@ -68,85 +75,96 @@ class Processes:
             self._triton = embedded(settings)
             await self._triton.start()
             endpoints = (self._triton.grpc_endpoint,)
-        folder = settings.run_dir / "metrics"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        common = settings.model_copy(
-            update={
-                "port": self._reserved.getsockname()[1],
-                "triton": endpoints,
-                "max_calls": limits.most_calls(settings),
-                # Their output comes through here; what they log goes where this process logs.
-                "log_stream": "stderr",
-                "processes": 1,
-                "shares_port": True,
-            }
-        )
-        environment = os.environ | {METRICS: str(folder)}
+        shutil.rmtree(self._metrics, ignore_errors=True)
+        self._metrics.mkdir(parents=True)
+        shared = {
+            "port": self._reserved.getsockname()[1],
+            "triton": endpoints,
+            "max_calls": limits.most_calls(settings),
+            "processes": 1,
+        }
         for index in range(settings.processes):
-            # One of them mends models, or each would unload what another has just loaded.
-            mends = {
-                "mends_models": index == 0 and (settings.mends_models or self._triton is not None)
-            }
-            given = environment | variables(common.model_copy(update=mends))
-            self._keepers.append(asyncio.create_task(self._keep(index, given)))
+            self._start(index, settings.model_copy(update=shared))
+
+    def _start(self, index: int, settings: Settings) -> None:
+        """Start one gateway; the first one alone tells people of its progress."""
+        own: dict[str, object] = {}
+        if index:
+            # One of them reloads models, or each would unload what another has just loaded.
+            own = {"log_stream": "stderr", "reload_failing_models": False}
+        elif self._triton:
+            own = {"reload_failing_models": True}
+        environment = os.environ | variables(settings.model_copy(update=own))
+        child = Supervisor(
+            f"gateway {index}",
+            partial(self._launch, index, environment | {METRICS: str(self._metrics)}),
+            BACKOFF,
+            ended=partial(self._ended, index),
+            attempts=ATTEMPTS,
+        )
+        self._children.append(child)
+        self._ready.append(asyncio.get_running_loop().create_future())
+        child.supervise()
 
     async def ready(self) -> None:
-        """Wait until every gateway is ready."""
-        for ready in self._ready:
-            await ready.wait()
+        """Wait until every gateway is ready. Raises StartFailed."""
+        await asyncio.gather(*self._ready)
 
     async def stop(self) -> None:
         """Let all gateways finish what they have, then stop Triton. Leaves no process."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        for process in self._running:
-            with suppress(ProcessLookupError):
-                process.terminate()
-        try:
-            async with asyncio.timeout(self._settings.drain_seconds + GRACE):
-                await asyncio.gather(*(process.wait() for process in self._running))
-        except TimeoutError:
-            log.warning("gateways were killed")
-            for process in self._running:
-                with suppress(ProcessLookupError):
-                    process.kill()
+        grace = self._settings.drain_seconds + GRACE
+        await asyncio.gather(*(child.stop(grace) for child in self._children))
         if self._triton:
             await self._triton.stop()
         self._reserved.close()
 
-    async def _keep(self, index: int, environment: dict[str, str]) -> None:
-        """Run one gateway for ever; what the first one says, people hear."""
-        delay = FIRST_DELAY
-        while True:
-            started = time.monotonic()
+    async def _launch(self, index: int, environment: Mapping[str, str]) -> Process:
+        reader, writer = os.pipe()
+        try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gateway", "serve"),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=sys.stdout if self._settings.log_stream == "stdout" else None,
-                env=environment,
+                stdout=asyncio.subprocess.DEVNULL if index else None,
+                stderr=sys.stdout if index and self._settings.log_stream == "stdout" else None,
+                env={**environment, READY_PIPE: str(writer)},
+                pass_fds=(writer,),
                 preexec_fn=end_with_parent,
             )
-            self._running.add(process)
-            assert process.stdout  # noqa: S101 - a pipe
-            async for line in process.stdout:
-                text = line.decode(errors="replace").rstrip()
-                if text.startswith(READY):
-                    self._ready[index].set()
-                if index == 0:
-                    self._say(text)
-            code = await process.wait()
-            self._running.discard(process)
-            mark_process_dead(process.pid, environment[METRICS])  # type: ignore[no-untyped-call]
-            log.error("gateway ended", index=index, code=code)
-            delay = FIRST_DELAY if time.monotonic() - started > STABLE else delay * 2
-            await asyncio.sleep(min(delay, LONGEST_DELAY))
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        asyncio.get_running_loop().add_reader(reader, self._told, index, reader)
+        return process
+
+    def _told(self, index: int, reader: int) -> None:
+        """Take what a gateway says in its pipe: a byte when it is ready; nothing if it ended."""
+        asyncio.get_running_loop().remove_reader(reader)
+        told = os.read(reader, 1)
+        os.close(reader)
+        if told and not self._ready[index].done():
+            self._children[index].attempts = None
+            self._ready[index].set_result(None)
+
+    async def _ended(self, index: int, process: Process | None, status: ChildStatus) -> None:
+        if process:
+            mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+        if status.state is ChildState.STOPPED:
+            return
+        log.error("gateway ended", index=index, state=status.state, reason=status.reason)
+        if status.state is ChildState.FAILED:
+            self._ready[index].set_exception(StartFailed(status.reason))
+
+
+def ready_pipe() -> int | None:
+    """Return the pipe in which this gateway tells its parent that it is ready, if it has one."""
+    number = os.environ.pop(READY_PIPE, None)
+    return int(number) if number else None
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process, draining, when the supervisor is killed."""
+    """Have the kernel end this process, draining, when its parent is killed."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -40,9 +40,6 @@ class Settings(BaseSettings):
     processes: int = Field(
         1, ge=1, description="gateways that share the port; more than one for many cores"
     )
-    shares_port: bool = Field(
-        False, description="share the port with other gateways, and listen only once ready"
-    )
     repository: Path = Field(Path("model_repository"), description="Triton model repository")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="serve only these models of the repository, comma separated"
@@ -62,8 +59,8 @@ class Settings(BaseSettings):
     triton_threads: int = Field(
         1, ge=1, description="threads of an embedded model instance that configures none"
     )
-    mends_models: bool = Field(
-        False, description="load a model again whose calls only fail; always so if embedded"
+    reload_failing_models: bool = Field(
+        False, description="reload a model when all its calls fail; always on with the embedded one"
     )
     triton_grpc_port: Port = Field(0, description="embedded Triton's gRPC port; 0 picks one")
     triton_http_port: Port = Field(0, description="embedded Triton's HTTP port; 0 picks one")

@@ -16,9 +16,8 @@ from gateway.control.states import ReleaseState
 from gateway.errors import public
 from gateway.releases.lock import LockError
 from gateway.releases.manifest import ManifestError
-from gateway.settings import Settings
 from gateway.telemetry import logs
-from gateway.triton.embedded import EmbeddedTritonError
+from gateway.triton.layout import EmbeddedTritonError
 
 Verdict = tuple[str, str, str, str, str]
 HEADER: Verdict = ("model", "release", "preprocessor", "verdict", "reason")
@@ -33,9 +32,9 @@ def check(seconds: float, **given: Any) -> None:
     Takes no traffic. Exits with 1 when any release does not align, and says why.
     """
     config = settings(given).model_copy(update={"port": 0, "host": "127.0.0.1"})
-    logs.configure(config)
     try:
-        verdicts = uvloop.run(_verdicts(config, seconds))
+        gateway = Gateway(config, logs.configure(config), say=lambda _: None)
+        verdicts = uvloop.run(_verdicts(gateway, seconds))
     except (ManifestError, LockError, EmbeddedTritonError, OSError) as error:
         raise click.ClickException(str(error)) from None
     _print(verdicts)
@@ -45,9 +44,8 @@ def check(seconds: float, **given: Any) -> None:
         raise SystemExit(1)
 
 
-async def _verdicts(config: Settings, seconds: float) -> list[Verdict]:
+async def _verdicts(gateway: Gateway, seconds: float) -> list[Verdict]:
     """Start a gateway, wait until each release is ready or rejected, and stop it."""
-    gateway = Gateway(config, say=lambda _: None)
     deadline = time.monotonic() + seconds
     try:
         await gateway.start()

@@ -14,7 +14,8 @@ from gateway.commands import wheels
 from gateway.commands.wheels import Wheel
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.preprocessing.installed import PreprocessorUnavailable
-from gateway.preprocessing.pool import PoolOptions, WorkerPool
+from gateway.preprocessing.pool import WorkerPool
+from gateway.preprocessing.worker_processes import PoolOptions
 from gateway.releases import goldens, lock, manifest
 from gateway.releases.alignment import Misaligned
 from gateway.releases.lock import Lock, LockedRelease, LockError

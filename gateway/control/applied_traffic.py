@@ -6,11 +6,12 @@ gateway was restarted in between. One small file a model in the state folder.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import msgspec
 import structlog
+
+from gateway.system.files import replace
 
 log = structlog.get_logger(__name__)
 
@@ -34,13 +35,9 @@ class AppliedTraffic:
         if self._kept.get(model) == weights:
             return
         self._kept[model] = weights
-        path = self._path(model)
-        # Gateways in containers share the folder, and have the same process id.
-        partial = path.with_suffix(f".{secrets.token_hex(4)}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(msgspec.json.encode(weights))
-            partial.replace(path)
+            replace(self._path(model), msgspec.json.encode(weights))
         except OSError as error:
             log.warning("applied traffic is not kept", model=model, reason=str(error))
 

@@ -18,7 +18,7 @@ from gateway.errors import public
 from gateway.serving.predict import Predictor
 from gateway.settings import Settings
 from gateway.telemetry import metrics
-from gateway.telemetry.usage import usage
+from gateway.telemetry.usage import Usage
 from gateway.triton.pool import TritonPool
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,7 @@ class Readiness:
         self._triton = triton
         self._triton_problem = triton_problem
         self._last: GatewayStatus | None = None
+        self._usage = Usage()
 
     def status(self, model: str | None = None) -> GatewayStatus:
         """Return the state now: of everything, or of one model alone."""
@@ -68,10 +69,15 @@ class Readiness:
             try:
                 self._look()
                 self.show()
-                usage.look()
+                self._usage.look(self._workers())
             except Exception:
                 log.exception("observing the gateway failed")
             await asyncio.sleep(self._settings.watch_seconds)
+
+    def _workers(self) -> list[int]:
+        """Return the worker processes that this gateway runs."""
+        models = self._reconciler.models.values()
+        return [pid for state in models for one in state.runtimes.values() for pid in one.pids]
 
     def show(self) -> None:
         """Set the gauges of every release that is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +109,11 @@ class ReleaseRuntime:
         """Its workers that do not work now, with the reason."""
         found = self._preprocessing.dead if self._preprocessing else {}
         return {name: public(reason) for name, reason in found.items()}
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The worker processes that this gateway runs for it."""
+        return self._preprocessing.pids if self._preprocessing else ()
 
     @property
     def identity(self) -> Identity | None:

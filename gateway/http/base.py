@@ -81,8 +81,8 @@ class Handler(RequestHandler):
             log.error("unexpected", request_id=self.request_id, exc_info=(typ, value, tb))
 
 
-def record(handler: RequestHandler) -> None:
-    """Count and log one finished request (Tornado's `log_function`)."""
+def record(requests: logs.RequestLog, handler: RequestHandler) -> None:
+    """Count and log one finished request (Tornado's `log_function`, given the log)."""
     assert isinstance(handler, Handler)  # noqa: S101 - the application routes to nothing else
     seconds, status = handler.request.request_time(), handler.get_status()
     count, duration = metrics.answered(handler.model, handler.endpoint, status)
@@ -91,7 +91,7 @@ def record(handler: RequestHandler) -> None:
     if handler.code:
         metrics.failed(handler.model, handler.endpoint, handler.code).inc()
     request = handler.request
-    logs.requests.write(
+    requests.write(
         logs.Answered(
             handler.request_id,
             request.method,

@@ -7,7 +7,6 @@ own that is renamed into place when it is whole: a killed build leaves nothing h
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import platform
@@ -16,20 +15,22 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import structlog
 from uv import find_uv_bin
 
 from gateway.preprocessing import wheelhouse as wheels
+from gateway.system.files import waiting
 
 log = structlog.get_logger(__name__)
 
 #: Seconds that building one environment may take.
 BUILD_SECONDS = 900
 BUILDING = ".building-"
+#: Held by whoever builds or removes: one at a time on a host.
+LOCK = ".lock"
 REQUIREMENTS = "requirements.txt"
 PYTHON = "bin/python"
 
@@ -82,7 +83,7 @@ class Environments:
         """
         if not self._root.exists():
             return []
-        with _locked(self._root):
+        with waiting(self._root / LOCK):
             removed = [name for name in self._folders() if name not in used]
             for name in removed:
                 # Renamed first: an environment half removed must not look like a whole one.
@@ -107,7 +108,7 @@ class Environments:
         if not self._root.exists():
             self._root.mkdir(parents=True, exist_ok=True)
             self._root.chmod(0o755)
-        with _locked(self._root):
+        with waiting(self._root / LOCK):
             if folder.exists():  # another process was faster
                 return
             building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self._root))
@@ -194,11 +195,3 @@ def _open_to_all(root: Path) -> None:
                 continue
             readable = 0o055 if mode & stat.S_IXUSR else 0o044
             path.chmod((stat.S_IMODE(mode) | readable) & ~0o022)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Hold the one lock of all builders of a host."""
-    with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -22,6 +22,7 @@ class InlinePreprocessing:
 
     status = WorkerStatus(WorkerState.READY)
     refused = False
+    pids: Sequence[int] = ()
     dead: Mapping[str, str] = {}
 
     def __init__(self, identity: Identity, runner: Runner, threads: int) -> None:

@@ -1,20 +1,14 @@
 """A pool of worker processes for one preprocessor, shared by all gateways of a host.
 
-Whoever holds the pool's lock file owns the processes: starts them, and starts them again, ever
-more slowly, when they die. Every gateway talks to all of them. When the owner goes, its workers
-go with it and another gateway takes over.
+One gateway runs the processes (`worker_processes.py`); every gateway talks to all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -25,35 +19,11 @@ from numpy.typing import NDArray
 from gateway.preprocessing.connection import NoWorker, WorkerConnection, WorkerHung, WorkerLost
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.status import WorkerState, WorkerStatus
-from gateway.telemetry import metrics
-from gateway.telemetry.usage import WORKER, usage
+from gateway.preprocessing.worker_processes import PoolOptions, WorkerProcesses
 
 log = structlog.get_logger(__name__)
 
-FIRST_DELAY, LONGEST_DELAY, STABLE = 0.05, 10.0, 10.0
-#: Seconds between two tries to become a pool's owner.
-TAKEOVER = 0.2
-LOG_TAIL = 3
 T = TypeVar("T")
-
-#: One thread each: the pool is as wide as it is meant to be, and nothing is fetched at run time.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONUNBUFFERED": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
-class PoolOptions(NamedTuple):
-    """What to run, where, how often, and how many seconds it may take to start and to reply."""
-
-    python: Path
-    distribution: str
-    folder: Path
-    size: int
-    start_seconds: float
-    call_seconds: float
 
 
 class WorkerPool:
@@ -66,12 +36,10 @@ class WorkerPool:
         self._options = options
         self._connections: list[WorkerConnection] = []
         self._met = asyncio.Event()
-        self._crash = ""
         self._refusal = ""
         self.refused = False
-        self._owner: asyncio.Task[None] | None = None
+        self._processes: WorkerProcesses | None = None
         self._identity: wire.Identity | None = None
-        self._restarts = metrics.WORKER_RESTARTS.labels(options.distribution)
 
     @property
     def identity(self) -> wire.Identity:
@@ -90,6 +58,11 @@ class WorkerPool:
         return WorkerStatus(WorkerState.READY)
 
     @property
+    def pids(self) -> Sequence[int]:
+        """The worker processes that this gateway runs."""
+        return self._processes.pids if self._processes else ()
+
+    @property
     def dead(self) -> Mapping[str, str]:
         """The workers that cannot be asked now, with the reason."""
         return {
@@ -105,9 +78,9 @@ class WorkerPool:
         """
         options = self._options
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._owner = asyncio.create_task(self._own())
+        self._processes = WorkerProcesses(options)
         self._connections = [
-            WorkerConnection(self._socket(i), self._introduced) for i in range(options.size)
+            WorkerConnection(options.socket(i), self._introduced) for i in range(options.size)
         ]
         try:
             async with asyncio.timeout(options.start_seconds):
@@ -121,9 +94,13 @@ class WorkerPool:
         """Hang up; the owner's workers end."""
         for connection in self._connections:
             await connection.close()
-        if self._owner:
-            self._owner.cancel()
-            await asyncio.gather(self._owner, return_exceptions=True)
+        if self._processes:
+            await self._processes.close()
+
+    @property
+    def _crash(self) -> str:
+        """How the last worker of this gateway ended; empty if none did."""
+        return self._processes.crash if self._processes else ""
 
     async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
@@ -229,48 +206,3 @@ class WorkerPool:
             if told := tensor_difference(golden, item.tensors):
                 return f"a worker differs on golden case {golden.name!r}: {told}"
         return ""
-
-    def _socket(self, index: int) -> Path:
-        return self._options.folder / f"{index}.sock"
-
-    async def _own(self) -> None:
-        """Wait to become the owner, then keep every worker running."""
-        with (self._options.folder / "owner.lock").open("w") as file:
-            while True:
-                with suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                await asyncio.sleep(TAKEOVER)
-            async with asyncio.TaskGroup() as keepers:
-                for index in range(self._options.size):
-                    keepers.create_task(self._keep(index))
-
-    async def _keep(self, index: int) -> None:
-        """Run one worker for ever."""
-        options, delay = self._options, FIRST_DELAY
-        path = options.folder / f"{index}.log"
-        while True:
-            self._socket(index).unlink(missing_ok=True)
-            started = time.monotonic()
-            with path.open("wb") as output:
-                process = await asyncio.create_subprocess_exec(
-                    *(options.python, "-I", "-m", "gateway_preprocessor.worker"),
-                    *(options.distribution, self._socket(index)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
-                )
-            try:
-                with usage.watched(WORKER, process.pid):
-                    code = await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-            last = " ".join(path.read_text(errors="replace").strip().splitlines()[-LOG_TAIL:])
-            self._crash = f"worker ended with {code}: {last}"
-            log.error("worker ended", distribution=options.distribution, code=code, output=last)
-            delay = FIRST_DELAY if time.monotonic() - started > STABLE else delay * 2
-            await asyncio.sleep(min(delay, LONGEST_DELAY))
-            self._restarts.inc()

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from gateway.preprocessing.environments import Environments
 from gateway.preprocessing.inline import InlinePreprocessing
 from gateway.preprocessing.installed import load
-from gateway.preprocessing.pool import PoolOptions, WorkerPool
+from gateway.preprocessing.pool import WorkerPool
 from gateway.preprocessing.status import WorkerStatus
+from gateway.preprocessing.worker_processes import PoolOptions
 from gateway.settings import Settings
 from gateway.system import limits
 
@@ -37,6 +38,10 @@ class Preprocessing(Protocol):
     @property
     def refused(self) -> bool:
         """Whether its workers differ from those that were verified."""
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Its processes that this gateway runs."""
 
     @property
     def dead(self) -> Mapping[str, str]:

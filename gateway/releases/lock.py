@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from gateway.releases import manifest
+from gateway.system.files import replace
 
 FILE = manifest.LOCK_FILE
 CONFIG = "config.pbtxt"
@@ -113,9 +113,7 @@ def read(folder: Path) -> Lock | None:
 
 def write(folder: Path, lock: Lock) -> None:
     """Replace a model folder's lock, at once and by deterministic bytes."""
-    partial = folder / f".{FILE}.{os.getpid()}"
-    partial.write_text(encode(lock), encoding="utf-8")
-    partial.replace(folder / FILE)
+    replace(folder / FILE, encode(lock).encode())
 
 
 def encode(lock: Lock) -> str:

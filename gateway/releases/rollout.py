@@ -15,7 +15,6 @@ from pathlib import Path
 
 from gateway.releases import history
 from gateway.releases.editing import Wanted, means, written
-from gateway.releases.files import Busy, locked, prepared
 from gateway.releases.history import Action, Change
 from gateway.releases.manifest import (
     FILE,
@@ -27,6 +26,7 @@ from gateway.releases.manifest import (
     decode,
     stamp,
 )
+from gateway.system.files import Busy, locked, prepared
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 

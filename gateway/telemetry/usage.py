@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.telemetry import metrics
@@ -20,23 +20,14 @@ class Usage:
     """Reads /proc at each look; what a process used between the last look and its end is lost."""
 
     def __init__(self) -> None:
-        self._kinds = {os.getpid(): GATEWAY}
         self._seen: dict[int, float] = {}
 
-    @contextmanager
-    def watched(self, kind: str, pid: int) -> Iterator[None]:
-        """Count a process's usage for the length of the block."""
-        self._kinds[pid] = kind
-        try:
-            yield
-        finally:
-            del self._kinds[pid]
-            self._seen.pop(pid, None)
-
-    def look(self) -> None:
-        """Add up what was used since the last look."""
+    def look(self, workers: Collection[int]) -> None:
+        """Add up what this process and these workers used since the last look."""
         memory = dict.fromkeys(KINDS, 0)
-        for pid, kind in self._kinds.items():
+        kinds = {os.getpid(): GATEWAY} | dict.fromkeys(workers, WORKER)
+        self._seen = {pid: seconds for pid, seconds in self._seen.items() if pid in kinds}
+        for pid, kind in kinds.items():
             with suppress(OSError):
                 text = Path(f"/proc/{pid}/stat").read_bytes()
                 fields = text[text.rindex(b")") + 2 :].split()
@@ -46,7 +37,3 @@ class Usage:
                 memory[kind] += int(fields[_RESIDENT]) * _PAGE
         for kind, size in memory.items():
             metrics.PROCESS_MEMORY.labels(kind).set(size)
-
-
-#: Of this gateway.
-usage = Usage()

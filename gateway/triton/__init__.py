@@ -2,5 +2,6 @@
 
 import os
 
-# gRPC notes every fork of a process that has channels; ours fork only to start programs.
+# gRPC prints a line at every fork of a process that has channels; ours fork only to start programs.
+# It reads this variable when it is imported, so this is the last moment to set it.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

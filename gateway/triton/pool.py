@@ -60,7 +60,7 @@ class Verified(msgspec.Struct, eq=False):
 class TritonPool:
     """The replicas behind the gateway; every wanted version is loaded on each of them.
 
-    `digest` reads the digests of a version's files. `mends` is for the embedded Triton: see
+    `digest` reads the digests of a version's files. `reloads` is for the embedded Triton: see
     Replica. `changed` is set when a replica serves something new.
     """
 
@@ -70,9 +70,11 @@ class TritonPool:
         configs: Configs,
         digest: Callable[[ModelVersion], Files],
         *,
-        mends: bool = False,
+        reloads: bool = False,
     ) -> None:
-        self.replicas = [Replica(endpoint, configs, digest, mends=mends) for endpoint in endpoints]
+        self.replicas = [
+            Replica(endpoint, configs, digest, reloads=reloads) for endpoint in endpoints
+        ]
         self.changed = asyncio.Event()
         self._wanted: dict[ModelVersion, Files] = {}
         self._announced = 0

@@ -34,7 +34,7 @@ FAILURES = 3
 class Replica:
     """A Triton server that the gateway calls. `ready` holds what it serves now.
 
-    With `mends`, a model that only fails is unloaded and loaded again: where a Python-based
+    With `reloads`, a model that only fails is unloaded and loaded again: where a Python-based
     backend's process has died, Triton still calls its model ready.
     """
 
@@ -44,10 +44,10 @@ class Replica:
         configs: Configs,
         digest: Callable[[ModelVersion], Files],
         *,
-        mends: bool,
+        reloads: bool,
     ) -> None:
         self.endpoint = endpoint
-        self._mends = mends
+        self._reloads = reloads
         self._answered: dict[ModelVersion, int] = {}
         self.ready: dict[ModelVersion, LoadedVersion] = {}
         self.problems: dict[str, str] = {}
@@ -72,7 +72,7 @@ class Replica:
             self.up = True
             metrics.REPLICA_UP.labels(self.endpoint).set(1)
             log.info("triton answers", replica=self.endpoint)
-        if self._mends:
+        if self._reloads:
             serving -= await self._unload_broken()
         for version in self.ready.keys() - serving:
             del self.ready[version]

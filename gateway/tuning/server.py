@@ -47,7 +47,6 @@ async def serving(settings: Settings, repository: Path, run_dir: Path) -> AsyncI
             "host": "127.0.0.1",
             "port": 0,
             "processes": 1,
-            "shares_port": False,
             "models": (),
             "triton": (),
             "log_file": run_dir / "gateway.log",

@@ -8,7 +8,7 @@ import msgspec
 import tomlkit
 
 from gateway.releases import lock, manifest
-from gateway.releases.files import Busy, locked, prepared
+from gateway.system.files import Busy, locked, prepared
 from gateway.triton import placement
 from gateway.tuning.candidates import Candidate, TuningError
 from gateway.tuning.trials import Subject

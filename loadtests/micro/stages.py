@@ -23,7 +23,8 @@ from tritonclient.grpc import aio as triton
 from gateway.deadline import Deadline
 from gateway.http import envelope
 from gateway.preprocessing.installed import load
-from gateway.preprocessing.pool import PoolOptions, WorkerPool
+from gateway.preprocessing.pool import WorkerPool
+from gateway.preprocessing.worker_processes import PoolOptions
 from gateway.releases.manifest import Batching
 from gateway.serving.packing import Bounds, choose, length_of, stack
 from gateway.serving.queue import WINDOW

@@ -80,7 +80,9 @@ def test_every_metric_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     documented = (ROOT / "docs/http.md").read_text()
-    app = application(Predictor(), cast("Any", None), cast("Any", None), Settings())
+    app = application(
+        Predictor(), cast("Any", None), cast("Any", None), Settings(), cast("Any", None)
+    )
     for rule in app.wildcard_router.rules:
         path = rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{model}")
         assert f" {path}`" in documented

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -12,7 +14,7 @@ import pytest
 
 from tests.support.goldens import cases
 from tests.support.raw import post_all
-from tests.support.stack import Stack, serve
+from tests.support.stack import GATEWAY, ROOT, Stack, serve
 
 CASE = cases("tumor")[0]
 PROCESSES, WORKERS, PATIENCE_SECONDS = 2, 1, 60
@@ -75,3 +77,15 @@ async def test_one_that_dies_is_started_again(stack: Stack) -> None:
         with stack.client() as client:
             answer = client.post("/tumor_single_predict", json=CASE.single)
         assert CASE.wrong(answer.json()["output"]) is None
+
+
+def test_gateways_that_cannot_start_are_given_up(tmp_path: Path) -> None:
+    command = [GATEWAY, "serve", "--processes", "2", "--port", "0", "--triton", "127.0.0.1:1"]
+    places = ["--repository", tmp_path / "absent", "--run-dir", tmp_path]
+    done = subprocess.run(
+        [*command, *places], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert re.search(r"^Error: gateway [01] exited with code 1", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr

@@ -58,8 +58,7 @@ async def trace(model: str, folder: Path) -> Trace:
         log_file=folder / "gateway.log",
         watch_seconds=60,  # nothing else is to run meanwhile
     )
-    logs.configure(settings)
-    gateway = Gateway(settings, say=lambda _: None)
+    gateway = Gateway(settings, logs.configure(settings), say=lambda _: None)
     try:
         await gateway.start()
         await gateway.ready()

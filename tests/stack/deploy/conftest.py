@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from tritonclient.grpc import aio as triton_grpc
 
-from gateway.triton.embedded import EmbeddedOptions, EmbeddedTriton
+from gateway.triton.embedded import EmbeddedTriton
+from gateway.triton.launcher import EmbeddedOptions
 from tests.support.stack import ROOT
 
 PYTHON = ROOT / ".venv-models/bin/python"

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.releases import files, rollout
+from gateway.releases import rollout
 from gateway.releases.history import HISTORY, KEPT
 from gateway.releases.history import read as history
 from gateway.releases.manifest import FILE, ManifestError, Shadow, read_one
 from gateway.releases.rollout import RolloutError
+from gateway.system import files
 
 TEXT = """\
 # Who to ask: the search team
@@ -248,7 +249,7 @@ def test_a_read_only_repository_is_told(folder: Path, monkeypatch: pytest.Monkey
     def read_only(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("tempfile.mkstemp", read_only)  # root may write everywhere else
+    monkeypatch.setattr(files, "_beside", read_only)  # root may write everywhere else
     with pytest.raises(RolloutError, match="Read-only file system; is the repository read-only"):
         rollout.promote(folder, "2.0", "me")
     assert (folder / FILE).read_text() == TEXT

@@ -54,11 +54,11 @@ from pathlib import Path
 from gateway.settings import Settings
 from gateway.telemetry import logs
 
-logs.configure(Settings(log_file=Path(sys.argv[1]), log_level=sys.argv[2]))
+requests = logs.configure(Settings(log_file=Path(sys.argv[1]), log_level=sys.argv[2]))
 for status in (200, 503):
-    logs.requests.write(logs.Answered("r1", "POST", "/m_single_predict", status, 1.5, "::1"))
+    requests.write(logs.Answered("r1", "POST", "/m_single_predict", status, 1.5, "::1"))
     probed = logs.Answered("r2", "GET", "/readyz", status, 0.1, "::1")
-    logs.requests.write(probed, probe=True)
+    requests.write(probed, probe=True)
 """
 
 
