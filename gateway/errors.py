@@ -53,12 +53,13 @@ class GatewayError(Exception):
     """A failure that is answered with `status` and an RFC 9457 problem.
 
     `detail` is written for the client. `errors` names single instances; `retry_after` is in
-    seconds.
+    seconds, and has a default where the failure passes by itself.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "The gateway failed"
+    retry_after: int | None = None
 
     def __init__(
         self,
@@ -70,7 +71,8 @@ class GatewayError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = errors
-        self.retry_after = retry_after
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class NotJson(GatewayError):
@@ -173,18 +175,21 @@ class ReleaseNotReady(GatewayError):
     """The release exists but cannot take requests now."""
 
     status, code, title = 503, "release_not_ready", "The release is not ready"
+    retry_after = 2
 
 
 class TritonUnreachable(GatewayError):
     """No Triton replica answers."""
 
     status, code, title = 503, "triton_unreachable", "Triton is unreachable"
+    retry_after = 2
 
 
 class Draining(GatewayError):
     """The gateway is shutting down."""
 
     status, code, title = 503, "draining", "The gateway is shutting down"
+    retry_after = 1
 
 
 class DeadlineExceeded(GatewayError):

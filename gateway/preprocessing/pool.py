@@ -106,11 +106,13 @@ class WorkerPool:
         """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
 
         async def ask(items: Sequence[Payload]) -> list[Prepared | Exception]:
-            request = wire.Prepare(0, list(items))
-            reply = await self._ask(request, wire.Prepareds)
+            reply = await self._ask(wire.Prepare(0, list(items)), wire.Prepareds)
             return [wire.prepared_of(item) for item in reply.items]
 
-        return await self._surviving(ask, payloads)
+        try:
+            return await ask(payloads)
+        except WorkerLost as error:
+            return await self._each_alone(ask, payloads, error)
 
     async def postprocess(
         self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
@@ -120,27 +122,29 @@ class WorkerPool:
         async def ask(rows: Sequence[int]) -> list[bytes | Exception]:
             first, last = rows[0], rows[-1] + 1  # all of them, or one
             chosen = {name: wire.Array.of(array[first:last]) for name, array in outputs.items()}
-            request = wire.Finish(0, chosen, contexts[first:last])
-            reply = await self._ask(request, wire.Results)
+            reply = await self._ask(wire.Finish(0, chosen, contexts[first:last]), wire.Results)
             return [
                 wire.WorkerFailure(item.reason) if isinstance(item, wire.Failed) else item
                 for item in reply.items
             ]
 
-        return await self._surviving(ask, range(len(contexts)))
+        rows = range(len(contexts))
+        try:
+            return await ask(rows)
+        except WorkerLost as error:
+            return await self._each_alone(ask, rows, error)
 
-    async def _surviving(
-        self, ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]], items: Sequence[Any]
+    async def _each_alone(
+        self,
+        ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]],
+        items: Sequence[Any],
+        lost: WorkerLost,
     ) -> list[T | Exception]:
-        """Ask for all items; if the worker dies meanwhile, again for each alone.
+        """Ask for each item by itself after a worker died of all of them.
 
         So nothing is lost with a worker, and what killed it takes no neighbour along.
         """
-        try:
-            return await ask(items)
-        except WorkerLost as error:
-            log.warning("worker lost", distribution=self._options.distribution, reason=str(error))
-            lost = error
+        log.warning("worker lost", distribution=self._options.distribution, reason=str(lost))
         return [await self._alone(ask, item, lost) for item in items]
 
     async def _alone(
@@ -165,18 +169,25 @@ class WorkerPool:
 
     async def _ask(self, request: wire.Request, reply: type[Any]) -> Any:
         """Ask the least busy worker; waits for one to come up as long as a call may take."""
+        connection = self._least_busy()
         deadline = time.monotonic() + self._options.call_seconds
-        while not (
-            able := [connection for connection in self._connections if connection.connected]
-        ):
+        while connection is None:
             if time.monotonic() > deadline:
                 raise NoWorker("no worker is up")
             await asyncio.sleep(0.01)
-        connection = min(able, key=lambda item: len(item.waiting))
+            connection = self._least_busy()
         answer = await connection.ask(request, self._options.call_seconds)
         if not isinstance(answer, reply):
             raise WorkerLost(f"a {type(answer).__name__} instead of a {reply.__name__}")
         return answer
+
+    def _least_busy(self) -> WorkerConnection | None:
+        """Return the connected worker with the fewest requests; None where none is connected."""
+        found = None
+        for each in self._connections:
+            if each.connected and (found is None or len(each.waiting) < len(found.waiting)):
+                found = each
+        return found
 
     async def _introduced(self, connection: WorkerConnection, identity: wire.Identity) -> bool:
         """Accept a worker that is what the first one was: what was proven of that holds for it."""

@@ -23,13 +23,13 @@ from gateway.serving.admission import Admission
 from gateway.serving.limiter import CallLimiter, Permit
 from gateway.serving.packing import Bounds, length_of, stack
 from gateway.serving.queue import (
-    STAGES,
     ArrivalQueue,
     Chunk,
     FairQueue,
     PendingRequest,
     QueuedRow,
     Work,
+    by_call,
 )
 from gateway.serving.request import InferredRow
 from gateway.telemetry import metrics
@@ -37,11 +37,8 @@ from gateway.triton.model_control import ModelVersion
 from gateway.triton.pool import TritonPool, Verified, VersionState
 
 log = structlog.get_logger(__name__)
-
 #: Preprocessing calls of one release at a time.
 PREPROCESS_CALLS = 2
-#: Seconds after which a client may ask again while the preprocessor cannot run.
-RETRY_AFTER = 2
 
 
 class Batcher:
@@ -72,7 +69,7 @@ class Batcher:
         self.admission = Admission(model, name, queue_rows)
         self.verified: Verified = Verified(ModelVersion(model, release.model_version))
         self._batching = release.batching
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._triton = triton
         self._limiter = limiter
         self._arrived = ArrivalQueue()
@@ -82,26 +79,19 @@ class Batcher:
         self._preprocess_calls = 0
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seconds = {s: metrics.STAGE_SECONDS.labels(model, name, s) for s in STAGES}
-        self._in_flight = metrics.CALLS_IN_FLIGHT.labels(model, name)
-        self._call_rows = metrics.CALL_ROWS.labels(model, name)
-        self._padding_ratio = metrics.CALL_PADDING.labels(model, name)
-        self._elements = metrics.CALL_ELEMENTS.labels(model, name)
-        self._padding = metrics.CALL_PADDING_ELEMENTS.labels(model, name)
+        self._metrics = metrics.BatcherMetrics(model, name)
 
     def require_able(self) -> None:
         """Raise ReleaseNotReady or TritonUnreachable where the release cannot answer now."""
-        if self._preprocessing.refused:
-            raise ReleaseNotReady(
-                "The preprocessor of this release cannot run now.", retry_after=RETRY_AFTER
-            )
+        if self.preprocessing.refused:
+            raise ReleaseNotReady("The preprocessor of this release cannot run now.")
         self._triton.require_able(self.verified)
 
     @property
     def able(self) -> bool:
         """Whether the release can answer at once."""
         state = self._triton.status(self.verified).state
-        return state is VersionState.READY and not self._preprocessing.refused
+        return state is VersionState.READY and not self.preprocessing.refused
 
     def preprocess(
         self, request: PendingRequest, payloads: Sequence[Payload]
@@ -127,10 +117,6 @@ class Batcher:
         self._inferred.append(work := self._work(request, "postprocess", rows))
         return work.done
 
-    async def preprocess_apart(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
-        """Preprocess outside the stages, to compare tensors."""
-        return await self._preprocessing.preprocess(payloads)
-
     async def close(self) -> None:
         """Cancel what still runs."""
         self._limiter.forget(self._advance)
@@ -153,8 +139,9 @@ class Batcher:
     def _advance(self) -> None:
         """Start all the work that there is room for, the work closest to an answer first."""
         self._scheduled = False
-        if self._inferred:
-            self._start_postprocessing()
+        inferred, self._inferred = self._inferred, []
+        for rows in by_call(inferred):
+            self._spawn(self._postprocess(rows), [work for work, _ in rows])
         if self._queue.rows and self._start_calls():
             return
         while self._arrived.works and self._preprocess_calls < PREPROCESS_CALLS:
@@ -188,9 +175,9 @@ class Batcher:
         started = time.monotonic()
         try:
             payloads = [payload for chunk in chunks for payload in chunk.payloads]
-            found = iter(await self._preprocessing.preprocess(payloads))
+            found = iter(await self.preprocessing.preprocess(payloads))
             seconds = time.monotonic() - started
-            self._seconds["preprocess"].observe(seconds)
+            self._metrics.seconds["preprocess"].observe(seconds)
             self._arrived.adapt(seconds, len(payloads))
             for work, start, part in chunks:
                 for position in range(start, start + len(part)):
@@ -202,18 +189,19 @@ class Batcher:
     async def _call(self, rows: list[QueuedRow], permit: Permit) -> None:
         started = time.monotonic()
         for row in rows:
-            self._seconds["queue"].observe(row.work.request.queued + started - row.since)
-        for row in rows:
-            row.work.taken += 1
-            if row.work.taken == len(row.work.items):
-                row.work.request.leave_queue(started)
+            work, request = row.work, row.work.request
+            self._metrics.seconds["queue"].observe(request.queued + started - row.since)
+            work.taken += 1
+            if work.taken == len(work.items):
+                request.leave_queue(started)
         try:
             stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
-            self._call_rows.observe(len(rows))
-            self._padding_ratio.observe(stacked.padding / max(stacked.elements, 1))
-            self._elements.inc(stacked.elements)
-            self._padding.inc(stacked.padding)
-            with self._in_flight.track_inprogress():
+            measured = self._metrics
+            measured.rows.observe(len(rows))
+            measured.padding_ratio.observe(stacked.padding / max(stacked.elements, 1))
+            measured.elements.inc(stacked.elements)
+            measured.padding.inc(stacked.padding)
+            with measured.in_flight.track_inprogress():
                 outputs = await self._triton.infer(
                     self.verified,
                     stacked.tensors,
@@ -221,7 +209,7 @@ class Batcher:
                     max(row.work.request.deadline for row in rows),
                 )
             seconds = time.monotonic() - started
-            self._seconds["infer"].observe(seconds)
+            self._metrics.seconds["infer"].observe(seconds)
             for index, row in enumerate(rows):
                 inferred = InferredRow(outputs, index, row.prepared.context)
                 row.work.deliver(row.position, inferred, seconds)
@@ -230,25 +218,15 @@ class Batcher:
             permit.release()
             self._advance_soon()
 
-    def _start_postprocessing(self) -> None:
-        """Postprocess the rows of each call together, as they came back."""
-        calls: dict[int, list[tuple[Work, int]]] = {}
-        for work in self._inferred:
-            for position, row in enumerate(work.items):
-                calls.setdefault(id(row.outputs), []).append((work, position))
-        self._inferred.clear()
-        for rows in calls.values():
-            self._spawn(self._postprocess(rows), [work for work, _ in rows])
-
     async def _postprocess(self, rows: list[tuple[Work, int]]) -> None:
         started = time.monotonic()
         found: list[InferredRow] = [work.items[position] for work, position in rows]
         outputs, indices = found[0].outputs, [row.position for row in found]
         if any(indices != list(range(len(array))) for array in outputs.values()):
             outputs = {name: array[indices] for name, array in outputs.items()}
-        results = await self._preprocessing.postprocess(outputs, [row.context for row in found])
+        results = await self.preprocessing.postprocess(outputs, [row.context for row in found])
         seconds = time.monotonic() - started
-        self._seconds["postprocess"].observe(seconds)
+        self._metrics.seconds["postprocess"].observe(seconds)
         for (work, position), result in zip(rows, results, strict=True):
             work.deliver(position, result, seconds)
 

@@ -35,7 +35,7 @@ class Predictor:
         work that no other request waits for.
         """
         if self.draining:
-            raise Draining("The gateway is shutting down.", retry_after=1)
+            raise Draining("The gateway is shutting down.")
         routes = self.routing.of(request.model)
         batcher = routes.choose(request.release, request.affinity)
         with self.in_flight.held(batcher):

@@ -23,7 +23,6 @@ from gateway.deadline import Deadline
 from gateway.errors import GatewayError
 from gateway.serving.packing import Bounds, choose
 
-STAGES = ("queue", "preprocess", "infer", "postprocess")
 #: Most instances in one preprocessing call: few enough that a batch does not hold up the singles
 #: behind it, enough to spread the cost of the hand-over.
 PREPROCESS_ROWS = 32
@@ -92,6 +91,15 @@ class Work(msgspec.Struct, eq=False):
         """Fail the stage, and the request with it."""
         if not self.done.done():
             self.done.set_exception(error)
+
+
+def by_call(works: Sequence[Work]) -> list[list[tuple[Work, int]]]:
+    """Group inferred rows, as (work, position), by the call that they came back with."""
+    calls: dict[int, list[tuple[Work, int]]] = {}
+    for work in works:
+        for position, row in enumerate(work.items):
+            calls.setdefault(id(row.outputs), []).append((work, position))
+    return list(calls.values())
 
 
 class QueuedRow(msgspec.Struct, frozen=True, gc=False):

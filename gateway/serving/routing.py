@@ -13,9 +13,6 @@ from gateway.errors import ReleaseNotReady, UnknownModel, UnknownRelease
 from gateway.releases.manifest import Shadow
 from gateway.serving.batcher import Batcher
 
-#: Seconds after which a client may ask again for a release that is being prepared.
-RETRY_AFTER = 2
-
 
 class ShadowRoute(NamedTuple):
     """A shadow as declared, and the batcher of its release; None while that cannot answer."""
@@ -44,9 +41,7 @@ class ModelRoutes(NamedTuple):
         if (batcher := self.batchers.get(name)) is None:
             which = f"release {name!r}" if name else "any release"
             raise ReleaseNotReady(
-                f"Model {self.model!r} cannot serve {which} now;"
-                f" GET /models/{self.model} says why.",
-                retry_after=RETRY_AFTER,
+                f"Model {self.model!r} cannot serve {which} now; GET /models/{self.model} says why."
             )
         return batcher
 
@@ -72,7 +67,7 @@ class RoutingTable(NamedTuple):
     def of(self, model: str) -> ModelRoutes:
         """Return the routes of a model. Raises UnknownModel, ReleaseNotReady."""
         if self.models is None:
-            raise ReleaseNotReady("The gateway is starting.", retry_after=RETRY_AFTER)
+            raise ReleaseNotReady("The gateway is starting.")
         if (routes := self.models.get(model)) is None:
             raise UnknownModel(f"No model {model[:64]!r} is served; GET /models lists them.")
         return routes

@@ -159,7 +159,7 @@ async def _tensors(
     report: Report, answering: Batcher, copied: Batcher, payloads: Sequence[Payload]
 ) -> None:
     ours, theirs = await asyncio.gather(
-        answering.preprocess_apart(payloads), copied.preprocess_apart(payloads)
+        answering.preprocessing.preprocess(payloads), copied.preprocessing.preprocess(payloads)
     )
     for one, other in zip(ours, theirs, strict=True):
         report.instances += 1

@@ -147,6 +147,7 @@ PROCESS_MEMORY = Gauge(
 )
 #: How releases stand: gauges that are shown only for releases that are there.
 STANDING = (RELEASE_READY, RELEASE_REJECTED, RELEASE_WEIGHT)
+STAGES = ("queue", "preprocess", "infer", "postprocess")
 _STANDING_NAMES = frozenset(family.name for gauge in STANDING for family in gauge.describe())
 
 
@@ -216,3 +217,15 @@ def standing(model: str, release: str) -> tuple[Gauge, Gauge, Gauge]:
     """Return the gauges of a release: ready, rejected, weight."""
     ready, rejected, weight = (gauge.labels(model, release) for gauge in STANDING)
     return ready, rejected, weight
+
+
+class BatcherMetrics:
+    """What one release's batcher measures; found once, as labels cost. `seconds` by stage."""
+
+    def __init__(self, model: str, release: str) -> None:
+        self.seconds = {each: STAGE_SECONDS.labels(model, release, each) for each in STAGES}
+        self.in_flight = CALLS_IN_FLIGHT.labels(model, release)
+        self.rows = CALL_ROWS.labels(model, release)
+        self.padding_ratio = CALL_PADDING.labels(model, release)
+        self.elements = CALL_ELEMENTS.labels(model, release)
+        self.padding = CALL_PADDING_ELEMENTS.labels(model, release)

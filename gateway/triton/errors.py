@@ -9,9 +9,6 @@ import grpc
 
 from gateway import errors
 
-#: Seconds after which a client may sensibly try again while Triton restarts.
-RETRY_AFTER = 2
-
 #: What each gRPC status of an inference means to the client; a test decides every code.
 TABLE: dict[grpc.StatusCode, type[errors.GatewayError]] = {
     # Triton answered, but could not do what the gateway asked of it.
@@ -45,5 +42,4 @@ DETAILS: dict[type[errors.GatewayError], str] = {
 def translated(status: grpc.StatusCode) -> errors.GatewayError:
     """Return the gateway's error for a failed inference."""
     kind = TABLE[status]
-    passing = issubclass(kind, errors.ReleaseNotReady | errors.TritonUnreachable)
-    return kind(DETAILS[kind], retry_after=RETRY_AFTER if passing else None)
+    return kind(DETAILS[kind])

@@ -18,7 +18,6 @@ from tritonclient.utils import InferenceServerException
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
 from gateway.triton.configs import Configs
-from gateway.triton.errors import RETRY_AFTER
 from gateway.triton.model_control import Files, ModelVersion
 from gateway.triton.replica import Replica
 
@@ -216,10 +215,8 @@ class TritonPool:
 
     def _unable(self) -> GatewayError:
         if self.reachable:
-            return ReleaseNotReady(
-                "No Triton replica serves this model version now.", retry_after=RETRY_AFTER
-            )
-        return TritonUnreachable("No Triton replica answers now.", retry_after=RETRY_AFTER)
+            return ReleaseNotReady("No Triton replica serves this model version now.")
+        return TritonUnreachable("No Triton replica answers now.")
 
     async def _watch(self, replica: Replica) -> None:
         alarm = self._alarms[replica]
