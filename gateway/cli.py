@@ -1,162 +1,66 @@
-"""The command line: `gateway serve`, and the commands of `commands/`."""
+"""The command line: the commands of `commands/`, and those that installed packages add to them.
+
+A package adds a command by an entry point of the group `gateway.commands`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import signal
-import sys
-from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from importlib.metadata import EntryPoint
 
 import click
-import msgspec
-import structlog
-import uvloop
 
-from gateway.app import Gateway
 from gateway.commands.check import check
 from gateway.commands.environments import environments
 from gateway.commands.lock import lock
-from gateway.commands.options import options, settings
 from gateway.commands.release import release
-from gateway.commands.tune import tune
+from gateway.commands.serve import serve
 from gateway.commands.wheels import wheels
-from gateway.preprocessing.installed import PreprocessorUnavailable
-from gateway.processes import Processes, StartFailed, ready_pipe
-from gateway.releases.manifest import ManifestError
-from gateway.serving.predict import Predictor
-from gateway.serving.routing import ModelRoutes
-from gateway.settings import Settings
-from gateway.system import limits
-from gateway.telemetry import logs
-from gateway.telemetry.logs import RequestLog
-from gateway.triton.layout import EmbeddedTritonError
 
-log = structlog.get_logger(__name__)
-
-#: What keeps a gateway from starting; told without a traceback.
-START_FAILURES = (
-    ManifestError,
-    PreprocessorUnavailable,
-    EmbeddedTritonError,
-    StartFailed,
-    OSError,
-)
-#: Thresholds of the garbage collector while serving: requests leave few cycles behind.
-COLLECT = (20_000, 20, 50)
+GROUP = "gateway.commands"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Knows the commands of other packages, too; one that cannot be loaded spoils no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands (click's hook)."""
+        return sorted({*super().list_commands(ctx), *_added()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None (click's hook)."""
+        own = super().get_command(ctx, cmd_name)
+        if own or (point := _added().get(cmd_name)) is None:
+            return own
+        try:
+            command: click.Command = point.load()
+        except Exception as error:  # noqa: BLE001 - whatever another package does wrong
+            return _broken(point, error)
+        return command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("triton-release-gateway"))
 def main() -> None:
     """A gateway in front of NVIDIA Triton: versioned preprocessing, batching, releases."""
 
 
-for command in (check, environments, lock, release, tune, wheels):
+for command in (check, environments, lock, release, serve, wheels):
     main.add_command(command)
 
 
-@main.command()
-@options()
-def serve(**given: Any) -> None:
-    """Serve the model repository; starts an embedded Triton unless --triton names one.
-
-    Every option can also be set as GATEWAY_<NAME> or in gateway.toml.
-    """
-    config = settings(given)
-    try:
-        uvloop.run(_serve(config, logs.configure(config)))
-    except (
-        ManifestError,
-        PreprocessorUnavailable,
-        EmbeddedTritonError,
-        StartFailed,
-        OSError,
-    ) as error:
-        raise click.ClickException(str(error)) from None
+def _added() -> dict[str, EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
-async def _serve(config: Settings, requests: RequestLog) -> None:
-    """Run until SIGINT or SIGTERM; then drain and stop."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    say = _logged if config.log_stream == "stdout" else click.echo
-    log.info(
-        "limits",
-        cores=limits.cores(),
-        workers=limits.workers(config),
-        most_calls=limits.most_calls(config),
-    )
-    pipe: int | None = None
-    server: Gateway | Processes
-    if config.processes > 1:
-        server = Processes(config, say)
-    else:
-        pipe = ready_pipe()
-        shares_port = pipe is not None
-        server = Gateway(config, requests, lambda text: say(f"  {text}"), shares_port=shares_port)
-    stop = asyncio.create_task(stopping.wait())
-    start = asyncio.create_task(_start(server, config, say, pipe))
-    try:
-        await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
-        if start.done():
-            start.result()
-            await stop
-    finally:
-        start.cancel()
-        await asyncio.gather(start, return_exceptions=True)
-        say("stopping")
-        await server.stop()
+def _broken(point: EntryPoint, error: Exception) -> click.Command:
+    """Return a command that says why the real one cannot be loaded."""
+    reason = f"cannot be loaded from {point.value}: {type(error).__name__}: {error}"
 
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
 
-def _logged(text: str) -> None:
-    """Tell of progress where stdout has nothing but the JSON log."""
-    log.info("progress", text=text.strip())
+    @click.command(point.name, help=reason, add_help_option=False, context_settings=anything)
+    def broken() -> None:
+        raise click.ClickException(f"`gateway {point.name}` {reason}")
 
-
-async def _start(
-    server: Gateway | Processes, config: Settings, say: Callable[[str], None], pipe: int | None
-) -> None:
-    await server.start()
-    await server.ready()
-    # What is there now stays: the collector need not look at it again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
-    if isinstance(server, Gateway):
-        say(_welcome(server.predictor, address(config.host, server.port)))
-    sys.stdout.flush()
-    if pipe is not None:
-        os.write(pipe, b"1")
-        os.close(pipe)
-
-
-def address(host: str, port: int) -> str:
-    """Return an address that can be opened: a wildcard host is every address, so loopback too."""
-    opened = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{opened}]:{port}" if ":" in opened else f"http://{opened}:{port}"
-
-
-def _welcome(predictor: Predictor, url: str) -> str:
-    """Name the endpoints, and one request to paste."""
-    models = predictor.routing.models or {}
-    lines = [f"ready at {url}"]
-    for model in sorted(models):
-        lines += [f"  POST /{model}_single_predict   POST /{model}_batch_predict"]
-    lines += ["  GET  /models  /readyz  /livez  /metrics", "try:"]
-    examples = {model: _example(routes) for model, routes in models.items() if routes.batchers}
-    model = min(examples, key=lambda name: len(examples[name]))
-    lines.append(
-        f"  curl {url}/{model}_single_predict -H 'Content-Type: application/json'"
-        f" -d '{examples[model]}'"
-    )
-    return "\n".join(lines)
-
-
-def _example(routes: ModelRoutes) -> str:
-    batcher = next(iter(routes.batchers.values()))
-    return msgspec.json.encode({"input": batcher.description.examples[0]["input"]}).decode()
+    return broken

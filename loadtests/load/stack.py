@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.load.plan import Stamps
-from loadtests.load.service import ROOT, Service
+from loadtests.load.service import ROOT, Service, free_port
 
 #: Histograms of each release's calls to Triton.
 CALLS = {"rows": "gateway_call_rows", "padding": "gateway_call_padding_ratio"}
@@ -37,8 +36,8 @@ class Stack:
         repository: Path,
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.host, self.port = "127.0.0.1", 0
-        own = {"port": 0, "host": self.host, "repository": repository.absolute()}
+        self.host, self.port = "127.0.0.1", free_port()
+        own = {"port": self.port, "host": self.host, "repository": repository.absolute()}
         own |= {"run_dir": folder.absolute(), "log_file": folder.absolute() / "log"}
         environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in own.items()}
         self.service = Service(
@@ -49,7 +48,7 @@ class Stack:
         )
 
     def __enter__(self) -> Self:
-        """Start and wait until every release is ready. Raises ServiceError."""
+        """Start and wait until it can answer. Raises ServiceError."""
         with ExitStack() as stack:
             stack.enter_context(self.service).wait(self._ready)
             stack.pop_all()
@@ -123,10 +122,10 @@ class Stack:
         return f"127.0.0.1:{flag.removeprefix(option)}"
 
     def _ready(self) -> bool:
-        found = re.search(r"^ready at http://\S+:(\d+)$", self.service.printed, re.MULTILINE)
-        if found:
-            self.port = int(found[1])
-        return found is not None
+        try:
+            return httpx.get(f"{self.url}/readyz").is_success
+        except httpx.TransportError:
+            return False
 
 
 def copy(models: Sequence[str], repository: Path) -> Path:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.triton import placement
-from gateway.triton.placement import Placed
-from gateway.tuning import ranking
-from gateway.tuning.candidates import Candidate, Grid, TuningError, choose
-from gateway.tuning.load import Window
+from loadtests.tuning import placement, ranking
+from loadtests.tuning.candidates import Candidate, Grid, TuningError, choose
+from loadtests.tuning.load import Window
+from loadtests.tuning.placement import Placed
 from tests.support.stack import ROOT
 
 MODELS = ROOT / "model_repository"

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
-from gateway.tuning.plan import Share, fitted
+from loadtests.tuning.plan import Share, fitted
 from tests.support.repository import copied
 
 

@@ -18,9 +18,9 @@ import tomlkit
 from gateway.releases import lock, manifest
 from gateway.releases.lock import BYTECODE, Lock, LockedRelease
 from gateway.releases.manifest import Release
-from gateway.triton import placement
-from gateway.triton.placement import Placed
-from gateway.tuning.candidates import Candidate, TuningError
+from loadtests.tuning import placement
+from loadtests.tuning.candidates import Candidate, TuningError
+from loadtests.tuning.placement import Placed
 
 
 class Subject(NamedTuple):
@@ -68,7 +68,7 @@ def build(folder: Path, subject: Subject, candidates: Sequence[Candidate]) -> No
             copy_function=_link,
             ignore=shutil.ignore_patterns(BYTECODE),
         )
-        text = placement.written(subject.placed, ours[0].placement, model)
+        text = placement.configured(subject.placed, ours[0].placement, model)
         (target / placement.FILE).write_text(text, encoding="utf-8")
         releases = {
             names(candidate)[1]: _bounded(subject.release, candidate.rows) for candidate in ours

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
+import psutil
 from gateway_preprocessor import Payload
 from gateway_preprocessor.goldens import Golden
 
 from gateway.preprocessing.workers import Preprocessing
-from gateway.tuning.candidates import TuningError
-from gateway.tuning.server import Served
-from gateway.tuning.usage import Usage
+from loadtests.load.clock import Clock
+from loadtests.load.connection import Answer, Connection
+from loadtests.load.stack import Stack
+from loadtests.tuning.candidates import TuningError
 
 #: Shares of a golden text's words that are sent beside the whole of it.
 SHARES = (0.25, 0.5, 0.75)
-#: Seconds of load before a window counts: connections are made, the batches find their size.
+#: Seconds of load before a window counts: connections are made, batches find their size.
 WARM_UP = 0.3
 PATIENCE = 60
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Window(NamedTuple):
@@ -55,7 +55,7 @@ async def bodies(worker: Preprocessing, inputs: Sequence[Any]) -> list[bytes]:
     prepared = await worker.preprocess(payloads)
     refused = [item for item in prepared if isinstance(item, Exception)]
     if inputs and refused:
-        raise TuningError(f"an input is refused by {worker.identity.distribution}: {refused[0]}")
+        raise TuningError(f"{worker.identity.distribution} refuses an input: {refused[0]}")
     pairs = zip(payloads, prepared, strict=True)
     if good := [payload for payload, item in pairs if not isinstance(item, Exception)]:
         return [_body(payload) for payload in good]
@@ -63,34 +63,29 @@ async def bodies(worker: Preprocessing, inputs: Sequence[Any]) -> list[bytes]:
 
 
 async def measure(
-    gateway: Served,
-    model: str,
-    release: str,
-    bodies: Sequence[bytes],
-    users: int,
-    seconds: float,
+    stack: Stack, model: str, release: str, bodies: Sequence[bytes], users: int, seconds: float
 ) -> Window:
     """Load one candidate. Raises TuningError for any answer that is not 200."""
-    place = urlsplit(gateway.url)
     head = (
-        f"POST /{model}_single_predict HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        f"POST /{model}_single_predict HTTP/1.1\r\nHost: {stack.host}:{stack.port}\r\n"
         f"X-Release: {release}\r\nContent-Type: application/json\r\nContent-Length: "
     ).encode()
     requests = itertools.cycle([head + b"%d\r\n\r\n" % len(body) + body for body in bodies])
     answers = list[tuple[float, float]]()
-    before, started = Usage.read(gateway.process), time.perf_counter()
+    pids = [pid for group in stack.groups().values() for pid in group]
+    clock = Clock({"stack": pids, "own": [os.getpid()]})
+    started = time.perf_counter()
     begin = started + WARM_UP
     end = begin + seconds
     try:
         async with asyncio.timeout(PATIENCE + seconds), asyncio.TaskGroup() as group:
             for _ in range(users):
-                user = _user(place.hostname, place.port, requests, answers, end)
-                group.create_task(user)
-    except* (OSError, EOFError, TimeoutError) as errors:
+                group.create_task(_user(stack, requests, answers, end))
+    except* (OSError, TimeoutError) as errors:
         raise TuningError(f"the gateway stopped answering: {errors.exceptions[0]!r}") from None
     except* TuningError as errors:
         raise TuningError(str(errors.exceptions[0])) from None
-    used = Usage.read(gateway.process).since(before)
+    spent, took = clock.spent(), time.perf_counter() - started
     latencies = [latency for at, latency in answers if begin <= at <= end]
     if len(latencies) < 2:  # noqa: PLR2004 - what quantiles need
         raise TuningError(
@@ -101,32 +96,29 @@ async def measure(
         rate=len(latencies) / seconds,
         p50=cuts[49] * 1000,
         p99=cuts[98] * 1000,
-        cpu=used.stack * 1000 / len(answers),
-        others=used.others(time.perf_counter() - started),
+        cpu=spent["stack"] * 1000 / len(answers),
+        others=max(0.0, spent["others"]) / took / (psutil.cpu_count() or 1),
     )
 
 
 async def _user(
-    host: str | None,
-    port: int | None,
-    requests: Iterator[bytes],
-    answers: list[tuple[float, float]],
-    end: float,
+    stack: Stack, requests: Iterator[bytes], answers: list[tuple[float, float]], end: float
 ) -> None:
     """Send the next request when an answer is in; note when it came, and after how long."""
-    reader, writer = await asyncio.open_connection(host, port)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(Connection, stack.host, stack.port)
     try:
         while (sent := time.perf_counter()) < end:
-            writer.write(next(requests))
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = _LENGTH.search(head)
-            body = await reader.readexactly(int(length[1]) if length else 0)
-            if head[9:12] != b"200" or not body.startswith(b'{"output":'):
-                raise TuningError(f"a request was not answered right: {body[:300].decode()}")
+            answered: asyncio.Future[Answer | None] = loop.create_future()
+            connection.send(next(requests), answered.set_result)
+            if (answer := await answered) is None:
+                raise ConnectionError("it hung up")
+            if answer.status != 200 or not answer.body.startswith(b'{"output":'):  # noqa: PLR2004
+                raise TuningError(f"a wrong answer, {answer.status}: {answer.body[:300].decode()}")
             got = time.perf_counter()
             answers.append((got, got - sent))
     finally:
-        writer.close()
+        connection.close()
 
 
 def _variants(golden: Golden) -> Iterator[Payload]:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gateway.triton.placement import ONNX, THREADS, TORCH, Placed, Placement
+from loadtests.tuning.placement import ONNX, THREADS, TORCH, Placed, Placement
 
 
 class TuningError(Exception):

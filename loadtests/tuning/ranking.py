@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.tuning.candidates import Candidate
-from gateway.tuning.load import Window
+from loadtests.tuning.candidates import Candidate
+from loadtests.tuning.load import Window
 
 #: Rates this near to the best count as equal: the smaller candidate is taken.
 TIE = 0.03

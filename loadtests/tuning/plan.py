@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.triton import placement
-from gateway.triton.placement import Placed
-from gateway.tuning.candidates import TuningError, conflict, torch_threads
-from gateway.tuning.ranking import aligned
+from loadtests.tuning import placement
+from loadtests.tuning.candidates import TuningError, conflict, torch_threads
+from loadtests.tuning.placement import Placed
+from loadtests.tuning.ranking import aligned
 
 
 class Share(NamedTuple):

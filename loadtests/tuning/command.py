@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
-import uvloop
 
 from gateway.commands.options import options, settings
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.preprocessing.installed import PreprocessorUnavailable
+from gateway.releases import lock, manifest
 from gateway.releases.lock import LockError
 from gateway.releases.manifest import ManifestError
 from gateway.settings import Settings
 from gateway.system import limits
 from gateway.telemetry import logs
 from gateway.triton.configs import ConfigError
-from gateway.tuning import candidates, plan, ranking, trials, writing
-from gateway.tuning.candidates import Candidate, Choice, Grid, TuningError
-from gateway.tuning.search import Effort, search
-from gateway.tuning.trials import Subject
+from loadtests.tuning import candidates, placement, plan, ranking, trials
+from loadtests.tuning.candidates import Candidate, Choice, Grid, TuningError
+from loadtests.tuning.search import Effort, search
+from loadtests.tuning.trials import Subject
 
-T = TypeVar("T")
 #: Other programs that had more than this share of the machine make the figures doubtful.
 QUIET = 0.05
 WHOLE = click.IntRange(min=1)
@@ -70,7 +67,6 @@ class Numbers(click.ParamType["tuple[int, ...]"]):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON list of instances to send  [golden cases, texts also in part]",
 )
-@click.option("--write/--dry-run", help="edit config.pbtxt and releases.toml  [--dry-run]")
 @options(
     *("repository", "models_python", "triton_deploy", "triton_threads", "wheelhouse"),
     *("environments", "offline", "run_dir", "workers"),
@@ -86,7 +82,6 @@ def tune(
     delay_us: tuple[int, ...],
     cores: int | None,
     inputs: Path | None,
-    write: bool,
     slo_ms: float,
     users: int,
     seconds: float,
@@ -96,9 +91,10 @@ def tune(
     """Find instances × threads, rows of a call and delay that serve MODEL best on this machine.
 
     Serves every candidate from a copy of the model behind a gateway and an embedded Triton of
-    its own, loads them in turns with single requests, and prints a table. The best has the
-    highest rate among those whose p99 keeps the SLO; of rates within 3 % the smaller one wins.
-    Combinations of more threads than cores are skipped. All candidates are in memory at once.
+    its own, loads them in turns with single requests, and prints a table and what to change. The
+    best has the highest rate among those whose p99 keeps the SLO; of rates within 3 % the smaller
+    one wins. Combinations of more threads than cores are skipped. All candidates are in memory
+    at once.
 
     With --plan: who asks for how many of the cores. Exits with 1 where TorchScript models
     disagree on INTRA_OP_THREAD_COUNT, which the container has once for all of them.
@@ -117,9 +113,9 @@ def tune(
         effort = Effort(slo_ms, users, seconds, rounds)
         choice = _choice(config, subject, grid, cores)
         _announce(subject, choice, effort, cores)
-        found = uvloop.run(
-            _ended(search(subject, choice, effort, _read(inputs), config, click.echo))
-        )
+        # SIGTERM ends it in order, so that no server is left behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        found = search(subject, choice, effort, _read(inputs), config, click.echo)
         for line in ranking.table(found, choice.now, slo_ms):
             click.echo(line)
         if (others := ranking.others(found)) > QUIET:
@@ -127,22 +123,29 @@ def tune(
         best = ranking.best(found, choice.now, slo_ms)
         if ranking.summary(found[best]).p99 > slo_ms:
             click.echo(f"no candidate keeps p99 ≤ {slo_ms:g} ms: the best has the lowest p99")
-        told = writing.write(subject, best) if write else ["nothing written: --write edits files"]
-        click.echo("\n".join(told))
+        click.echo(_advice(subject, best))
     except (
         *(TuningError, ConfigError, ManifestError, LockError, OSError),
         *(EnvironmentFailure, PreprocessorUnavailable),
     ) as error:
         raise click.ClickException(str(error)) from None
-    except asyncio.CancelledError:
-        raise click.Abort from None
 
 
-async def _ended(measuring: Coroutine[Any, Any, T]) -> T:
-    """Measure; SIGTERM ends it in order, so that no server is left behind."""
-    task = asyncio.ensure_future(measuring)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
+def _advice(subject: Subject, best: Candidate) -> str:
+    """Say what to change in the model's files for the best candidate."""
+    placed, name = subject.placed, subject.name
+    lines = []
+    if changed := placement.changes(placed, best.placement):
+        lines += [f"set in {placed.path}:", changed]
+        found = lock.read(placed.path.parent)
+        names = " ".join(f"--relock {name}" for name in found.releases) if found else ""
+        lines.append(
+            f"then lock it again while no gateway serves it: gateway lock {placed.model} {names}"
+        )
+    if best.rows != subject.release.batching.max_rows:
+        path = placed.path.parent / manifest.FILE
+        lines.append(f"set in {path}, under [releases.{name}]: batching.max_rows = {best.rows}")
+    return "\n".join(lines or ["nothing to change: the files say so already"])
 
 
 def _plan(config: Settings, busy: list[str], cores: int) -> None:
@@ -154,13 +157,12 @@ def _plan(config: Settings, busy: list[str], cores: int) -> None:
 
 
 def _choice(config: Settings, subject: Subject, grid: Grid, cores: int) -> Choice:
-    placed = subject.placed
-    placement, batching = placed.placement, subject.release.batching
+    placed, batching = subject.placed, subject.release.batching
     now = Candidate(
-        placement.instances,
-        placement.threads or config.triton_threads,
+        placed.placement.instances,
+        placed.placement.threads or config.triton_threads,
         min(batching.max_rows, max(1, placed.max_batch_size)),
-        placement.delay_us,
+        placed.placement.delay_us,
     )
     others = [other for other in plan.models(config.repository) if other.path != placed.path]
     return candidates.choose(placed, now, others, grid, cores)
