@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from pydantic import ValidationError
 
+from gateway.cli import main
 from gateway.settings import Settings
 from tests.support.stack import GATEWAY, ROOT
 
@@ -26,10 +27,14 @@ def test_command_line_beats_environment_beats_file(
     assert (settings.port, settings.log_level, settings.queue_rows) == (3, "error", 4000)
 
 
+def serve(*options: str) -> Result:
+    """Run `gateway serve` in this process, where it ends before anything has started."""
+    return CliRunner().invoke(main, ["serve", *options])
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("port", "seventy"),
         ("port", "70000"),
         ("triton", "localhost"),
         ("log_level", "loud"),
@@ -38,10 +43,17 @@ def test_command_line_beats_environment_beats_file(
     ],
 )
 def test_a_bad_value_stops_the_start_and_names_the_key(name: str, value: str) -> None:
-    command = [GATEWAY, "serve", f"--{name.replace('_', '-')}", value]
+    done = serve(f"--{name.replace('_', '-')}", value)
+    assert done.exit_code in {1, 2}
+    assert name.replace("_", "-") in done.output.replace("_", "-")
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_a_bad_value_in_a_process_of_its_own() -> None:
+    command = [GATEWAY, "serve", "--port", "seventy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert name in done.stderr
+    assert done.returncode in {1, 2}
+    assert "port" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -55,22 +67,18 @@ def test_an_unknown_key_in_the_file_is_named(
 
 
 @pytest.mark.parametrize(("text", "told"), [("port = = 1", "line 1"), (None, "does not exist")])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None, told: str) -> None:
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, told: str
+) -> None:
     file = tmp_path / "my.toml"
     if text is not None:
         file.write_text(text)
-    done = subprocess.run(
-        [GATEWAY, "serve"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "GATEWAY_CONFIG": str(file)},
-    )
-    assert done.returncode == 1
-    assert told in done.stderr
-    assert "my.toml" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setenv("GATEWAY_CONFIG", str(file))
+    done = serve()
+    assert done.exit_code == 1
+    assert told in done.output
+    assert "my.toml" in done.output
+    assert isinstance(done.exception, SystemExit)
 
 
 def test_a_port_in_use_is_told_before_triton_starts(tmp_path: Path) -> None:
@@ -90,9 +98,7 @@ def test_settings_are_frozen() -> None:
 
 def test_every_setting_is_documented_and_an_option() -> None:
     documented = (ROOT / "docs/settings.md").read_text()
-    shown = subprocess.run(
-        [GATEWAY, "serve", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    shown = serve("--help").output
     for name, field in Settings.model_fields.items():
         assert f"| `{name}` |" in documented, name
         assert f"--{name.replace('_', '-')}" in shown

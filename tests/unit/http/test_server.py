@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import ClassVar
 
 import pytest
+import structlog
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from gateway.http import base, server
+from gateway.telemetry.logs import RequestLog
 
 SECONDS = 0.3
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
@@ -26,7 +31,7 @@ class Echo(base.Bodied):
 
     async def post(self) -> None:
         body = self.body()
-        await asyncio.sleep(2 * SECONDS)  # an answer may take longer than the body may
+        await asyncio.sleep(1.5 * SECONDS)  # an answer may take longer than the body may
         self.finish(body)
 
 
@@ -35,7 +40,9 @@ async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     monkeypatch.setattr(server, "BODY_SECONDS", SECONDS)
     monkeypatch.setattr(server, "LOOK_SECONDS", SECONDS / 10)
     Echo.lost = asyncio.Event()
-    serving = server.Server(Application([("/echo", Echo)], log_function=base.record))
+    requests = RequestLog(structlog.BytesLogger(io.BytesIO()), logging.INFO)
+    log_function = partial(base.record, requests)
+    serving = server.Server(Application([("/echo", Echo)], log_function=log_function))
     sockets = bind_sockets(0, "127.0.0.1")
     serving.add_sockets(sockets)
     try:
@@ -65,7 +72,7 @@ async def test_a_body_in_time_is_answered_and_the_connection_kept(connect: Conne
         await asyncio.sleep(SECONDS / 3)
         writer.write(b"cd")
         assert await echoes(reader)
-    await asyncio.sleep(2 * SECONDS)  # longer than a body may take: nothing is owed
+    await asyncio.sleep(1.5 * SECONDS)  # longer than a body may take: nothing is owed
     writer.write(HEAD + b"abcd")
     assert await echoes(reader)
     writer.close()
