@@ -36,94 +36,110 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: Port = Field(8080, description="port to listen on; 0 picks a free one")
-    processes: int = Field(
-        1, ge=1, description="gateways that share the port; more than one for many cores"
-    )
+    port: Port = Field(8080, description="port to listen on; 0 picks a free port")
+    processes: int = Field(1, ge=1, description="gateway processes that share the port")
     repository: Path = Field(Path("model_repository"), description="Triton model repository")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="serve only these models of the repository, comma separated"
+        (), description="serve only these models, comma separated"
     )
     ready_requires: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="models without which /readyz answers 503, comma separated"
     )
     triton: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="external Triton gRPC endpoints, host:port,…; none starts the embedded one"
+        (),
+        description="external Triton gRPC endpoints, host:port,…; none starts the embedded Triton",
     )
     models_python: Path = Field(
-        Path(".venv-models/bin/python"), description="interpreter that runs the embedded Triton"
+        Path(".venv-models/bin/python"), description="Python that runs the embedded Triton"
     )
     triton_deploy: Path = Field(
-        Path("deploy/triton"), description="folder with Triton's Python-based backends and canary"
+        Path("deploy/triton"),
+        description="folder with Triton's Python-based backends and the canary model",
     )
     triton_threads: int = Field(
-        1, ge=1, description="threads of an embedded model instance that configures none"
+        1, ge=1, description="threads per embedded model instance, unless config.pbtxt sets them"
     )
     reload_failing_models: bool = Field(
-        False, description="reload a model when all its calls fail; always on with the embedded one"
+        False,
+        description="reload a model when all its calls fail; always on for the embedded Triton",
     )
-    triton_grpc_port: Port = Field(0, description="embedded Triton's gRPC port; 0 picks one")
-    triton_http_port: Port = Field(0, description="embedded Triton's HTTP port; 0 picks one")
-    triton_metrics_port: Port = Field(0, description="embedded Triton's metrics port; 0 picks one")
+    triton_grpc_port: Port = Field(
+        0, description="gRPC port of the embedded Triton; 0 picks a free port"
+    )
+    triton_http_port: Port = Field(
+        0, description="HTTP port of the embedded Triton; 0 picks a free port"
+    )
+    triton_metrics_port: Port = Field(
+        0, description="metrics port of the embedded Triton; 0 picks a free port"
+    )
     preprocessors: Path = Field(
         Path("preprocessors"), description="folder with the packages that `gateway wheels` builds"
     )
     wheelhouse: Path = Field(
-        Path(".run/wheelhouse"), description="folder with wheels that no index has"
+        Path(".run/wheelhouse"), description="folder with wheels that no package index has"
     )
     environments: Path = Field(
         Path(".run/environments"), description="folder with the preprocessors' environments"
     )
     prebuilt_environments: Path | None = Field(
         None,
-        description="read-only folder of environments built ahead; looked in before `environments`",
+        description="read-only folder of prebuilt environments, searched before `environments`",
     )
-    offline: bool = Field(False, description="install from the wheelhouse only, never an index")
-    run_dir: Path = Field(Path(".run"), description="working folder: logs, Triton's files")
+    offline: bool = Field(
+        False, description="install from the wheelhouse only, never from an index"
+    )
+    run_dir: Path = Field(
+        Path(".run"), description="working folder for logs, sockets and Triton's files"
+    )
     state_dir: Path | None = Field(
-        None, description="folder to keep over restarts: the traffic in force; none is run_dir"
+        None,
+        description="folder that outlives the container (applied traffic); default: run_dir",
     )
     max_body_bytes: int = Field(16 << 20, ge=1024, description="largest request body in bytes")
     max_batch_rows: int = Field(1024, ge=1, description="most instances in one batch request")
     queue_rows: int = Field(
-        2048, ge=1, description="rows admitted to one release at once; beyond them: 429"
+        2048, ge=1, description="rows admitted per release at once; more are answered with 429"
     )
     max_calls: int = Field(
         0,
         ge=0,
-        description="short calls to Triton in flight over all models; 0: two more than cores if"
-        " embedded, else as many as come",
+        description="short calls to Triton in flight, over all models; 0: two more than cores with"
+        " the embedded Triton, unlimited otherwise",
     )
     request_timeout_ms: int = Field(
-        30_000, ge=1, description="deadline of a request that sets none, and the longest it may set"
+        30_000, ge=1, description="deadline of requests that set none, and the longest they may set"
     )
     preprocess_threads: int = Field(
-        2, ge=1, description="threads of each preprocessor that runs inside the gateway"
+        2, ge=1, description="threads per preprocessor that runs inside the gateway"
     )
     workers: int = Field(
         0,
         ge=0,
-        description="worker processes of each isolated preprocessor; 0: one a core, two at most",
+        description="worker processes per isolated preprocessor; 0: one per core, at most two",
     )
     worker_start_seconds: float = Field(
-        60.0, gt=0, description="longest that a preprocessor's worker may take to start"
+        60.0, gt=0, description="give up on a worker that has not started after this many seconds"
     )
     worker_call_seconds: float = Field(
-        10.0, gt=0, description="longest that a worker may take to reply before it is killed"
+        10.0, gt=0, description="kill a worker that has not replied after this many seconds"
     )
     watch_seconds: float = Field(
-        0.5, gt=0, description="pause between two looks at releases.toml and its lock"
+        0.5, gt=0, description="seconds between checks of releases.toml and releases.lock"
     )
     admin_key: SecretStr | None = Field(
-        None, min_length=1, description="key that /admin asks for; none: loopback clients only"
+        None,
+        min_length=1,
+        description="key that /admin requires; without one, only loopback clients may use it",
     )
-    drain_seconds: float = Field(20.0, ge=0, description="longest wait for requests at shutdown")
+    drain_seconds: float = Field(
+        20.0, ge=0, description="seconds that requests in flight get to finish at shutdown"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe level that is logged"
+        "info", description="lowest level that is logged"
     )
-    log_file: Path | None = Field(None, description="file for the JSON log; none: log_stream")
+    log_file: Path | None = Field(None, description="file for the JSON log; default: log_stream")
     log_stream: Literal["stderr", "stdout"] = Field(
-        "stderr", description="where the JSON log goes; on stdout the start's progress is in it"
+        "stderr", description="stream for the JSON log; on stdout, progress messages are logged too"
     )
 
     @property

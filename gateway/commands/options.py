@@ -6,13 +6,23 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gateway.settings import DEFAULT_FILE, Settings
+
+#: Of settings whose type is not text: what their options take.
+KINDS: dict[Any, click.ParamType[Any]] = {
+    bool: click.BOOL,
+    int: click.INT,
+    float: click.FLOAT,
+    Path: click.Path(path_type=Path),
+    Path | None: click.Path(path_type=Path),
+}
 
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -20,16 +30,24 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name, field in reversed(Settings.model_fields.items()):
-            if names and name not in names:
-                continue
-            default = (
-                "" if field.default in (None, (), PydanticUndefined) else f" [{field.default}]"
-            )
-            flag, text = f"--{name.replace('_', '-')}", f"{field.description}{default}"
-            command = click.option(flag, name, default=None, help=text)(command)
+            if not names or name in names:
+                command = _option(name, field)(command)
         return command
 
     return decorate
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make the option of one setting, of the setting's type; pydantic checks the bounds."""
+    flag, default = f"--{name.replace('_', '-')}", field.default
+    if field.annotation is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    if get_origin(field.annotation) is Literal:
+        kind: click.ParamType[Any] = click.Choice(get_args(field.annotation))
+    else:
+        kind = KINDS.get(field.annotation, click.STRING)
+    shown = "" if default in (None, (), False, PydanticUndefined) else f"  [{default}]"
+    return click.option(flag, name, default=None, type=kind, help=f"{field.description}{shown}")
 
 
 def settings(given: dict[str, Any]) -> Settings:
@@ -49,5 +67,5 @@ def _readable(error: ValidationError) -> str:
     lines = ["these settings are wrong:"]
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
-        lines.append(f"  {name or 'settings'}: {item['msg']}")
+        lines.append(f"  {name or 'settings'}: {item['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)

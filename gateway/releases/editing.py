@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple, cast
 
-import msgspec
 import tomlkit
 from tomlkit.items import Table
 
@@ -46,7 +46,7 @@ def written(text: str, target: Wanted) -> str:
     if "shadow" not in document:
         document["shadow"] = tomlkit.table()
     shown = cast("MutableMapping[str, Any]", document["shadow"])
-    for key, value in msgspec.structs.asdict(target.shadow).items():
+    for key, value in asdict(target.shadow).items():
         if shown.get(key) != value:
             shown[key] = value
     return document.as_string()
@@ -55,7 +55,7 @@ def written(text: str, target: Wanted) -> str:
 def means(edited: Manifest, declared: Manifest, target: Wanted) -> bool:
     """Say whether an edit of `declared` says what was meant, and nothing else."""
     releases = {
-        name: msgspec.structs.replace(release, load=name not in target.unloaded)
+        name: replace(release, load=name not in target.unloaded)
         for name, release in declared.releases.items()
     }
     same = edited.releases == releases and edited.shadow == target.shadow

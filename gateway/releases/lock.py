@@ -22,6 +22,7 @@ from gateway.releases import manifest
 from gateway.system.files import replace
 
 FILE = manifest.LOCK_FILE
+Name = Annotated[str, msgspec.Meta(pattern=manifest.NAME)]
 CONFIG = "config.pbtxt"
 HEADER = (
     "# Written by `gateway lock`. A release that stands here is immutable: declare a new one.\n"
@@ -46,7 +47,7 @@ class LockedRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder to digests. `contract` covers the preprocessor's specs and schemas.
     """
 
-    model_version: manifest.Count
+    model_version: Annotated[int, msgspec.Meta(ge=1)]
     preprocessor: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]+==\S+$")]
     wheel: Digest
     contract: Digest
@@ -105,7 +106,7 @@ def read(folder: Path) -> Lock | None:
     locked = {}
     for name, release in releases.items():
         try:
-            locked[msgspec.convert(name, manifest.Name)] = msgspec.convert(release, LockedRelease)
+            locked[msgspec.convert(name, Name)] = msgspec.convert(release, LockedRelease)
         except msgspec.ValidationError as error:
             raise LockError(f"{path}: releases.{name}: {error}") from None
     return Lock(locked)

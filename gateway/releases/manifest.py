@@ -6,23 +6,26 @@ The one source of truth: people, the command line and `/admin` change this file
 
 from __future__ import annotations
 
-import re
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from gateway.releases.lines import dotted, line_of, syntax
 
 FILE = "releases.toml"
 LOCK_FILE = "releases.lock"
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_WEIGHT = 1_000_000
-Weight = Annotated[int, msgspec.Meta(ge=0, le=MAX_WEIGHT)]
-Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Name = Annotated[str, Field(pattern=NAME)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Weight = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)]
 Compare = Literal["release", "preprocessor"]
 
 #: Modification time in ns, size in bytes and inode of a file; None where there is none.
@@ -30,29 +33,30 @@ Stamp = tuple[int, int, int] | None
 #: The stamps of a model's `releases.toml` and `releases.lock`.
 Signature = tuple[Stamp, Stamp]
 
-_AT = re.compile(r" - at (?P<name>`key` in )?`\$(?:\[\.\.\.\])?\.?(?P<keys>[^`]*)`$")
-_FIELD = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$")
+_CLOSED = ConfigDict(extra="forbid")
 
 
 class ManifestError(ValueError):
-    """A `releases.toml` that cannot be served; the message names file, line and key."""
+    """A `releases.toml` that cannot be served; names file, line and key of each fault."""
 
 
-class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of a release's lane: rows and padded tokens per call to Triton, calls in flight.
+@dataclass(frozen=True, config=_CLOSED)
+class Batching:
+    """Bounds of a release's batcher: rows and padded tokens per call to Triton, calls in flight.
 
-    Within them the lane makes calls as large as pays, where a call costs as much as
-    `call_tokens` more tokens would: some 16 on a CPU, hundreds on a GPU. 0 in-flight calls stands
-    for one more than the instances that Triton runs.
+    Within them calls are as large as pays, where a call costs as much as `call_tokens` more tokens
+    would: some 16 on a CPU, hundreds on a GPU. `max_calls` 0 means one more than the instances that
+    Triton runs.
     """
 
     max_rows: Count = 16
     max_tokens: Count = 4096
     call_tokens: Count = 16
-    max_calls: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max_calls: Annotated[int, Field(ge=0, strict=True)] = 0
 
 
-class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, config=_CLOSED)
+class Release:
     """One release as declared: a model version and the preprocessor that belongs to it.
 
     `isolation` says where the preprocessor runs: in an environment of its own, or inside the
@@ -62,14 +66,15 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     model_version: Count
-    preprocessor: Annotated[str, msgspec.Meta(min_length=1)]
+    preprocessor: Annotated[str, Field(min_length=1)]
     isolation: Literal["environment", "inline"] = "environment"
-    tolerance: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    tolerance: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] | None = None
     batching: Batching = Batching()
-    load: bool = True
+    load: Annotated[bool, Field(strict=True)] = True
 
 
-class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, config=_CLOSED)
+class Shadow:
     """A release that gets a copy of a `share` (0 to 1) of the requests and answers nobody.
 
     `compare` is how far the copy goes: the whole release, or its preprocessor only.
@@ -80,7 +85,8 @@ class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compare: Compare = "release"
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, config=_CLOSED)
+class Manifest:
     """All releases of one model. `traffic` maps release names to weights (any positive sum)."""
 
     releases: dict[Name, Release]
@@ -93,8 +99,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {name: release for name, release in self.releases.items() if release.load}
 
 
-#: What msgspec names `[...]` in its paths: the tables whose keys are release names.
-_TABLES: dict[str, Any] = {"releases": dict[Name, Release], "traffic": dict[Name, Weight]}
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def read_each(
@@ -147,11 +152,12 @@ def decode(path: Path, text: str) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path}: {error}") from None
     try:
-        manifest = _convert(tree)
-        _agree(manifest)
-    except _Wrong as wrong:
-        key = f"{dotted(wrong.keys)}: " if wrong.keys else ""
-        raise ManifestError(f"{path}:{line_of(text, wrong.keys)}: {key}{wrong.reason}") from None
+        manifest = _MANIFEST.validate_python(tree)
+    except ValidationError as error:
+        wrong = [_place_and_reason(detail) for detail in error.errors()]
+        raise ManifestError(_told(path, text, wrong)) from None
+    if wrong := list(_contradictions(manifest)):
+        raise ManifestError(_told(path, text, wrong))
     return manifest
 
 
@@ -176,15 +182,6 @@ def stamp(path: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-class _Wrong(Exception):
-    """What is wrong with the value at `keys`."""
-
-    def __init__(self, keys: tuple[str, ...], reason: str) -> None:
-        super().__init__(reason)
-        self.keys = keys
-        self.reason = reason
-
-
 def _files(repository: Path, models: tuple[str, ...]) -> list[Path]:
     if not repository.is_dir():
         raise ManifestError(f"{repository}: the model repository does not exist")
@@ -192,54 +189,48 @@ def _files(repository: Path, models: tuple[str, ...]) -> list[Path]:
     return [path for path in found if not models or path.parent.name in models]
 
 
-def _convert(tree: dict[str, Any]) -> Manifest:
-    """Give the tree its types; entry by entry, for msgspec does not tell which entry is wrong."""
-    for table, kind in _TABLES.items():
-        entries = tree.get(table)
-        for name, value in entries.items() if isinstance(entries, dict) else ():
-            try:
-                msgspec.convert({name: value}, kind)
-            except msgspec.ValidationError as error:
-                raise _wrong((table, name), error) from None
-    try:
-        return msgspec.convert(tree, Manifest)
-    except msgspec.ValidationError as error:
-        raise _wrong((), error) from None
+#: A fault: the keys of the value, and what is wrong with it.
+_Fault = tuple[tuple[str, ...], str]
 
 
-def _wrong(keys: tuple[str, ...], error: msgspec.ValidationError) -> _Wrong:
-    """Take msgspec's message apart: the keys below `keys`, and the reason."""
-    reason = _AT.sub("", str(error))
-    place = _AT.search(str(error))
-    if place and place["name"]:
-        return _Wrong(
-            keys,
+def _place_and_reason(error: ErrorDetails) -> _Fault:
+    keys = tuple(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return keys[:-1], f"the key {keys[-1]} is missing"
+    if error["type"] == "unexpected_keyword_argument":
+        return keys, "there is no such key"
+    if keys[-1] == "[key]":
+        return keys[:-1], (
             "a release's name has 1 to 64 letters, digits, '.', '_' or '-',"
-            " and begins with a letter or a digit",
+            " and begins with a letter or a digit"
         )
-    if place and place["keys"]:
-        keys = (*keys, *place["keys"].split("."))
-    field = _FIELD.match(reason)
-    if field and field["what"] == "missing required":
-        return _Wrong(keys, f"the key {field['field']} is missing")
-    if field:
-        return _Wrong((*keys, field["field"]), "there is no such key")
-    return _Wrong(keys, reason)
+    given = error["input"]
+    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
+    reason = error["msg"].replace("Input should", "it should").replace("valid dictionary", "table")
+    return keys, f"{reason}{shown}"
 
 
-def _agree(manifest: Manifest) -> None:
-    """Check what the types cannot say."""
+def _contradictions(manifest: Manifest) -> Iterator[_Fault]:
+    """Yield what the types cannot say."""
     if not manifest.releases:
-        raise _Wrong(("releases",), "it declares none")
-    for name in manifest.traffic:
+        yield ("releases",), "it declares none"
+    for name, weight in manifest.traffic.items():
         if name not in manifest.releases:
-            raise _Wrong(("traffic", name), "no such release is declared")
-        if manifest.traffic[name] and not manifest.releases[name].load:
-            raise _Wrong(("traffic", name), "the release is not loaded (load = false)")
+            yield ("traffic", name), "no such release is declared"
+        elif weight and not manifest.releases[name].load:
+            yield ("traffic", name), "the release is not loaded (load = false)"
     if not any(manifest.traffic.values()):
-        raise _Wrong(("traffic",), "no release has a positive weight")
-    if manifest.shadow and manifest.shadow.release not in manifest.releases:
-        keys, name = ("shadow", "release"), manifest.shadow.release
-        raise _Wrong(keys, f"no release {name!r} is declared")
-    if manifest.shadow and not manifest.releases[manifest.shadow.release].load:
-        raise _Wrong(("shadow", "release"), "the release is not loaded (load = false)")
+        yield ("traffic",), "no release has a positive weight"
+    if manifest.shadow and (name := manifest.shadow.release) not in manifest.releases:
+        yield ("shadow", "release"), f"no release {name!r} is declared"
+    elif manifest.shadow and not manifest.releases[manifest.shadow.release].load:
+        yield ("shadow", "release"), "the release is not loaded (load = false)"
+
+
+def _told(path: Path, text: str, faults: Sequence[_Fault]) -> str:
+    """Name each fault with its line, one a line, in the order of the file."""
+    lines = sorted((line_of(text, keys), keys, reason) for keys, reason in faults)
+    return "\n".join(
+        f"{path}:{line}: {dotted(keys) + ': ' if keys else ''}{reason}"
+        for line, keys, reason in lines
+    )

@@ -6,6 +6,7 @@ memory and no time, so candidates can be measured in turns, without a restart be
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -82,9 +83,9 @@ def build(folder: Path, subject: Subject, candidates: Sequence[Candidate]) -> No
 
 def _bounded(release: Release, rows: int) -> dict[str, Any]:
     """Return the declaration of a release with another bound; TOML knows no null."""
-    batching = msgspec.structs.replace(release.batching, max_rows=rows)
-    plain = msgspec.structs.replace(release, batching=batching, load=True)
-    return {key: value for key, value in msgspec.to_builtins(plain).items() if value is not None}
+    batching = dataclasses.replace(release.batching, max_rows=rows)
+    plain = dataclasses.asdict(dataclasses.replace(release, batching=batching, load=True))
+    return {key: value for key, value in plain.items() if value is not None}
 
 
 def _link(source: str, target: str) -> None:

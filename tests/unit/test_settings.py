@@ -133,3 +133,14 @@ def test_an_empty_environment_variable_counts_as_not_set(monkeypatch: pytest.Mon
         2048,
         False,
     )
+
+
+@pytest.mark.parametrize(("flag", "offline"), [("--offline", True), ("--no-offline", False)])
+def test_a_flag_needs_no_value(
+    flag: str, offline: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setenv("GATEWAY_OFFLINE", "true")
+    monkeypatch.setattr("gateway.commands.serve.logs.configure", lambda s: seen.append(s.offline))
+    serve(flag, "--repository", str(tmp_path / "absent"))
+    assert seen == [offline]

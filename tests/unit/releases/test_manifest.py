@@ -65,20 +65,36 @@ def test_isolation_and_shadow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("model_version = 1", "model_version = 0", "3: releases.1.model_version: Expected"),
+        (
+            "model_version = 1",
+            "model_version = 0",
+            "3: releases.1.model_version: it should",
+        ),
         ("model_version = 1\n", "", "2: releases.1: the key model_version is missing"),
         ("model_version = 1", "model_vresion = 1", "3: releases.1.model_vresion: there"),
-        ('"some-preprocessor==1.0.0"', '""', "4: releases.1.preprocessor: Expected"),
-        ('"some-preprocessor==2.0.0"', "[\n1,\n]", "8: releases.next.preprocessor: Expected"),
-        ("batching", 'isolation = "none"\nbatching', "9: releases.next.isolation: Invalid"),
-        ("max_rows = 16", "max_rows = 0", "9: releases.next.batching.max_rows: Expected"),
+        (
+            '"some-preprocessor==1.0.0"',
+            '""',
+            "4: releases.1.preprocessor: String should",
+        ),
+        (
+            '"some-preprocessor==2.0.0"',
+            "[\n1,\n]",
+            "8: releases.next.preprocessor: it should",
+        ),
+        (
+            "batching",
+            'isolation = "none"\nbatching',
+            "9: releases.next.isolation: it should",
+        ),
+        ("max_rows = 16", "max_rows = 0", "9: releases.next.batching.max_rows: it should be"),
         ("[releases.next]", '[releases."a b"]', '6: releases."a b": a release\'s name has'),
         ("next = 10", "later = 10", "13: traffic.later: no such release is declared"),
         ("next = 10", '"1.2" = 10', '13: traffic."1.2": no such release is declared'),
         ("1 = 90\nnext = 10", "1 = 0", "11: traffic: no release has a positive weight"),
-        ("1 = 90", "1 = -1", "12: traffic.1: Expected"),
-        ("1 = 90", "1 = 1000001", "12: traffic.1: Expected"),
-        ("1 = 90", "1 = 9.5", "12: traffic.1: Expected `int`, got `float`"),
+        ("1 = 90", "1 = -1", "12: traffic.1: it should be greater than or equal to 0, not -1"),
+        ("1 = 90", "1 = 1000001", "12: traffic.1: it should be less than or equal to 1000000"),
+        ("1 = 90", "1 = 9.5", "12: traffic.1: it should be a valid integer, not 9.5"),
         ("[traffic]", "[traffic", "11: Expected ']'"),
         ("[traffic]\n1 = 90\nnext = 10\n", "", "1: the key traffic is missing"),
         ("[traffic]", "more = 1\n[traffic]", "11: releases.next.more: there is no such key"),
@@ -90,7 +106,11 @@ def test_isolation_and_shadow(tmp_path: Path) -> None:
             'shadow = { release = "next", share = 0.0 }\n[traffic]',
             "11: releases.next.shadow: there is no such key",
         ),
-        ("[traffic]", '[shadow]\nrelease = "1"\nshare = 0\n[traffic]', "13: shadow.share: Exp"),
+        (
+            "[traffic]",
+            '[shadow]\nrelease = "1"\nshare = 0\n[traffic]',
+            "13: shadow.share: it",
+        ),
         ("[traffic]", '[shadow]\nrelease = "1"\nshare = nan\n[traffic]', "13: shadow.share: "),
         ("[traffic]", '[shadow]\nrelease = "1"\ncompare = ""\n[traffic]', "13: shadow.compare"),
     ],
@@ -101,8 +121,28 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, told: str) -
         read(write(tmp_path, GOOD.replace(old, new, 1)))
 
 
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("model_version = 1", "model_version = true").replace("max_rows", "rows")
+    with pytest.raises(ManifestError) as told:
+        read(write(tmp_path, text.replace("1 = 90", "1 = -1")))
+    path = tmp_path / PATH
+    assert str(told.value).splitlines() == [
+        f"{path}:3: releases.1.model_version: it should be a valid integer, not True",
+        f"{path}:9: releases.next.batching.rows: there is no such key",
+        f"{path}:12: traffic.1: it should be greater than or equal to 0, not -1",
+    ]
+    contradicting = GOOD.replace("1 = 90\nnext", '"2" = 1\n"3"') + "[shadow]\nrelease = 'four'\n"
+    with pytest.raises(ManifestError) as told:
+        read(write(tmp_path, contradicting))
+    assert [line.split(": ", 1)[1] for line in str(told.value).splitlines()] == [
+        "traffic.2: no such release is declared",
+        "traffic.3: no such release is declared",
+        "shadow.release: no release 'four' is declared",
+    ]
+
+
 def test_what_is_no_text_and_no_table_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=re.escape("releases.toml:1: releases: Expected")):
+    with pytest.raises(ManifestError, match=r"toml:1: releases: it should be a table"):
         read(write(tmp_path, "releases = 1\ntraffic = 2"))
     with pytest.raises(ManifestError, match="releases: it declares none"):
         read(write(tmp_path, "releases = {}\n[traffic]"))
