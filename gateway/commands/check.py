@@ -11,6 +11,7 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.commands.options import options, settings
+from gateway.commands.table import table
 from gateway.control.release_runtime import ReleaseRuntime
 from gateway.control.states import ReleaseState
 from gateway.errors import public
@@ -37,7 +38,7 @@ def check(seconds: float, **given: Any) -> None:
         verdicts = uvloop.run(_verdicts(gateway, seconds))
     except (ManifestError, LockError, EmbeddedTritonError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    _print(verdicts)
+    click.echo(table([HEADER, *verdicts]))
     failed = sum(verdict[3] != "aligned" for verdict in verdicts)
     click.echo(f"{len(verdicts) - failed} aligned, {failed} not")
     if failed:
@@ -81,11 +82,3 @@ def _verdicts_now(gateway: Gateway) -> list[Verdict]:
         preprocessor = runtime.definition.release.preprocessor
         verdicts.append((model, name, preprocessor, verdict, reason))
     return verdicts
-
-
-def _print(verdicts: list[Verdict]) -> None:
-    rows = [HEADER, *verdicts]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.commands.locking import Locking
+from gateway.building.locking import Locking
 from gateway.commands.options import options, settings
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.preprocessing.installed import PreprocessorUnavailable

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from gateway.commands.options import options, settings
+from gateway.commands.table import table
 from gateway.releases import history, manifest, rollout
 from gateway.releases.manifest import Compare, Manifest, ManifestError, Shadow
 from gateway.releases.rollout import RolloutError
@@ -48,7 +49,7 @@ def show(model: str | None, url: str | None, **given: Any) -> None:
     rows = [header + (["state"] if url else [])]
     for name, declared in manifests.items():
         rows += _rows(name, declared, _last_change(repository / name), states)
-    click.echo(_table(rows))
+    click.echo(table(rows))
 
 
 @release.command()
@@ -187,11 +188,3 @@ def _states(url: str) -> dict[str, dict[str, str]]:
         raise click.ClickException(f"{url} does not answer: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise click.ClickException(f"{url} answers, but not as a gateway does") from None
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

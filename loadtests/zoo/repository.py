@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 from gateway_preprocessor import goldens
 
-from gateway.commands import wheels
-from gateway.commands.locking import Locking
+from gateway.building import wheels
+from gateway.building.locking import Locking
 from gateway.commands.options import settings
 from gateway.releases import lock, manifest
 from gateway.releases.goldens import Result

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.commands import wheels
-from gateway.commands.locking import Locking
-from gateway.commands.wheels import Wheel
+from gateway.building import wheels
+from gateway.building.locking import Locking
+from gateway.building.wheels import Wheel
 from gateway.preprocessing import environments
 from gateway.releases import lock, manifest
 from gateway.releases.lock import Lock, LockedRelease

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from gateway_preprocessor import wire
 
-from gateway.commands.locking import Locking
+from gateway.building.locking import Locking
 from gateway.preprocessing.environments import EnvironmentFailure, Environments
 from gateway.releases import lock, manifest
 from gateway.releases.lock import LockedRelease, LockError

@@ -14,8 +14,8 @@ from gateway_preprocessor import Payload, Prepared, Runner
 from minilm_preprocessor import MiniLM
 from packaging.version import Version
 
-from gateway.commands import wheels
-from gateway.commands.locking import resolve
+from gateway.building import wheels
+from gateway.building.locking import resolve
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.settings import Settings
 from tests.support.stack import ROOT

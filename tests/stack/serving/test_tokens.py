@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.commands import wheels
+from gateway.building import wheels
 from gateway.preprocessing import environments
 from gateway.releases import lock, manifest
 from gateway.releases.lock import Lock, LockedRelease

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands.wheels import Wheel, build
+from gateway.building.wheels import Wheel, build
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.releases.lock import LockError, digest_file
 from tests.support.stack import ROOT

@@ -10,8 +10,8 @@ from gateway_preprocessor import wire
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from gateway.commands import wheels
-from gateway.commands.wheels import Wheel
+from gateway.building import wheels
+from gateway.building.wheels import Wheel
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.pool import WorkerPool

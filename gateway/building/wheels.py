@@ -1,0 +1,116 @@
+"""Builds every package of `preprocessors/` as a wheel: the same bytes in every clone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+from packaging.utils import parse_wheel_filename
+
+from gateway.preprocessing.environments import EnvironmentFailure, run_uv
+from gateway.releases.lock import BYTECODE, LockError, digest_file
+from gateway.system.files import replace
+
+#: Remembers from which sources each wheel was built; travels with the wheelhouse.
+STAMPS = "sources.json"
+#: Raise it when `_normalised` gives other bytes: every wheel is built again.
+FORMAT = 1
+EPOCH = (1980, 1, 1, 0, 0, 0)
+PLAIN_FILE = 0o100644 << 16
+
+
+class Wheel(NamedTuple):
+    """A wheel of one of the repository's packages; `digest` is `sha256:…`."""
+
+    name: str
+    version: str
+    digest: str
+
+
+def build(
+    preprocessors: Path, wheelhouse: Path, say: Callable[[str], None], *, offline: bool = False
+) -> list[Wheel]:
+    """Build every package below `preprocessors` whose sources changed since it was last built.
+
+    Wheels of other versions stay in the wheelhouse. Raises EnvironmentFailure with uv's words,
+    LockError when two packages give the same wheel.
+    """
+    wheelhouse.mkdir(parents=True, exist_ok=True)
+    stamps = _read(wheelhouse / STAMPS)
+    found: dict[str, Path] = {}
+    for folder in sorted(path.parent for path in preprocessors.glob("*/pyproject.toml")):
+        stamp, sources = stamps.get(folder.name, {}), _sources(folder)
+        wheel = wheelhouse / stamp.get("wheel", "")
+        fresh = stamp.get("sources") == sources and wheel.is_file()
+        if not (fresh and digest_file(wheel) == stamp.get("digest")):
+            wheel = _build(folder, wheelhouse, offline=offline)
+            digest = digest_file(wheel)
+            stamps[folder.name] = {"sources": sources, "wheel": wheel.name, "digest": digest}
+            replace(wheelhouse / STAMPS, json.dumps(stamps, indent=2, sort_keys=True).encode())
+            say(f"built {wheel.name} {digest}")
+        if other := next((name for name, path in found.items() if path == wheel), None):
+            raise LockError(f"{folder.name} and {other} both give {wheel.name}")
+        found[folder.name] = wheel
+    return [_described(wheel) for wheel in found.values()]
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        stamps: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}  # only a cache: everything is built again
+    return stamps
+
+
+def _sources(folder: Path) -> str:
+    """Digest everything that a build can see."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and BYTECODE not in path.parts and not path.name.startswith(".")
+    )
+    lines = [f"{digest_file(path)} {path.relative_to(folder).as_posix()}" for path in files]
+    return hashlib.sha256("\n".join([str(FORMAT), *lines]).encode()).hexdigest()
+
+
+def _build(folder: Path, wheelhouse: Path, *, offline: bool) -> Path:
+    network = ("--offline", "--find-links", wheelhouse.absolute()) if offline else ()
+    with tempfile.TemporaryDirectory() as out:
+        try:
+            run_uv(
+                *("build", "--wheel", "--python", sys.executable, "--out-dir", out, *network),
+                *("--no-config", "--no-sources", folder.absolute()),
+                SOURCE_DATE_EPOCH="315532800",
+            )
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(f"{folder.name}: {error}") from None
+        (built,) = Path(out).glob("*.whl")
+        replace(wheelhouse / built.name, _normalised(built))
+    return wheelhouse / built.name
+
+
+def _normalised(wheel: Path) -> bytes:
+    """Pack a wheel's files again: stored, sorted, dated and moded alike.
+
+    Compressed bytes differ from one zlib to the next, modes with the checkout.
+    """
+    with tempfile.TemporaryFile() as file:
+        with ZipFile(wheel) as source, ZipFile(file, "w", ZIP_STORED) as target:
+            names = [name for name in source.namelist() if not name.endswith("/")]
+            for name in sorted(names, key=lambda name: (".dist-info/" in name, name)):
+                info = ZipInfo(name, EPOCH)
+                info.create_system, info.external_attr = 3, PLAIN_FILE
+                target.writestr(info, source.read(name))
+        file.seek(0)
+        return file.read()
+
+
+def _described(path: Path) -> Wheel:
+    name, version, *_ = parse_wheel_filename(path.name)
+    return Wheel(name, str(version), digest_file(path))
