@@ -139,10 +139,19 @@ def _explained(error: msgspec.DecodeError, body: bytes) -> GatewayError:
                 found += [InputError(index, *item) for item in unrepresentable(instance, "$")]
         parameters = unrepresentable(value.get("parameters"), "parameters")
         found = [*found, *(InputError(None, *item) for item in parameters)][:MOST_ERRORS]
-    if any("surrogate" in item.reason for item in found):
+    if found and _finite(value):  # JSON, but with text that is not Unicode
         return InvalidInstances(f"{found[0].path}: {found[0].reason}", errors=tuple(found))
     detail = f"The body is not JSON: {error}; NaN and Infinity are not JSON numbers."
     return NotJson(detail, errors=tuple(found))
+
+
+def _finite(value: Any) -> bool:
+    """Say whether all numbers are finite, as JSON's are."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _files(

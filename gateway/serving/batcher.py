@@ -2,8 +2,7 @@
 
 A request asks for one stage after the other (`serving/predict.py`); a stage runs the rows of all
 requests that ask for it together. No stage waits to fill a batch: it takes what has arrived as soon
-as it has room. While calls are in flight rows gather, so batches form by themselves exactly when
-there is load.
+as it has room. While calls are in flight rows gather, so batches form exactly under load.
 """
 
 from __future__ import annotations
