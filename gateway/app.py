@@ -47,7 +47,7 @@ def application(
     settings: Settings,
     requests: RequestLog,
 ) -> Application:
-    """Return the Tornado application: every route of the gateway, one a line."""
+    """Return the Tornado application: with every route."""
     predict = {"predictor": predictor, "settings": settings}
     models = {"reconciler": reconciler, "shadows": predictor.shadows}
     health = {"readiness": readiness, "reconciler": reconciler}
@@ -69,7 +69,7 @@ def application(
 
 
 def embedded(settings: Settings) -> EmbeddedTriton:
-    """Return the embedded Triton, not started yet."""
+    """Return the embedded Triton, not yet started."""
     return EmbeddedTriton(
         EmbeddedOptions(
             repository=settings.repository.resolve(),
@@ -86,10 +86,10 @@ def embedded(settings: Settings) -> EmbeddedTriton:
 
 
 class Gateway:
-    """One gateway process. `say` tells people what is going on.
+    """One gateway process. `say` prints progress for people.
 
-    With `shares_port`, other gateways listen on the port, too (SO_REUSEPORT): this one listens only
-    once it is ready, or it would take requests from those that are.
+    With `shares_port`, other gateways listen on the same port (SO_REUSEPORT): this one starts to
+    listen only once it is ready, so that it takes no requests from those that are.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class Gateway:
         self.port = 0
 
     async def start(self) -> None:
-        """Start everything and begin to listen; raises what keeps it from starting.
+        """Start everything and begin to listen; raises whatever prevents that.
 
-        HTTP answers before the models are loaded: `/readyz` tells how far they are.
+        HTTP answers before the models are loaded: `/readyz` reports their progress.
         """
         settings = self._settings
-        manifest.read_each(settings.repository, settings.models)  # before Triton starts in vain
+        manifest.read_each(settings.repository, settings.models)  # fail before Triton has started
         if settings.triton:
             endpoints = settings.triton
         else:
@@ -158,7 +158,7 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight, then stop Triton. Leaves no process.
 
-        Also after a start that failed or was cut short.
+        Safe after a start that failed or was interrupted.
         """
         self.predictor.draining = True
         if self._server:
@@ -168,7 +168,7 @@ class Gateway:
                     await self.predictor.in_flight.none()
                     await self._server.flushed()
             except TimeoutError:
-                log.warning("requests were cut off")
+                log.warning("requests cut off at shutdown")
             await self._server.close_all_connections()
         await self.predictor.shadows.close()
         if self._watch:
@@ -182,7 +182,7 @@ class Gateway:
             await self._triton.stop()
 
     def _triton_problem(self) -> str:
-        """Say why the embedded Triton is down; empty while it runs, or where there is none."""
+        """Return why the embedded Triton is down; empty if it runs or there is none."""
         if self._triton is None or self._triton.status.state is ChildState.RUNNING:
             return ""
         status = self._triton.status

@@ -1,6 +1,6 @@
-"""The command line: the commands of `commands/`, and those that installed packages add to them.
+"""The command line: the commands of `commands/`, and those that other packages add.
 
-A package adds a command by an entry point of the group `gateway.commands`.
+A package adds a command through an entry point in the group `gateway.commands`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUP = "gateway.commands"
 
 
 class Commands(click.Group):
-    """Knows the commands of other packages, too; one that cannot be loaded spoils no other."""
+    """Includes the commands of other packages; one that cannot be loaded affects no other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands (click's hook)."""
@@ -34,7 +34,7 @@ class Commands(click.Group):
             return own
         try:
             command: click.Command = point.load()
-        except Exception as error:  # noqa: BLE001 - whatever another package does wrong
+        except Exception as error:  # noqa: BLE001 - another package may raise anything
             return _broken(point, error)
         return command
 
@@ -54,7 +54,7 @@ def _added() -> dict[str, EntryPoint]:
 
 
 def _broken(point: EntryPoint, error: Exception) -> click.Command:
-    """Return a command that says why the real one cannot be loaded."""
+    """Return a stand-in that reports why the command cannot be loaded."""
     reason = f"cannot be loaded from {point.value}: {type(error).__name__}: {error}"
 
     anything = {"ignore_unknown_options": True, "allow_extra_args": True}

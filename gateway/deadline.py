@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Self
 
-#: The shortest timeout that is handed to gRPC, in seconds: 0 would mean none at all.
+#: The shortest timeout passed to gRPC, in seconds: 0 would mean no timeout.
 SHORTEST = 0.001
 
 
@@ -17,7 +17,7 @@ class Deadline(NamedTuple):
 
     @classmethod
     def after(cls, seconds: float) -> Self:
-        """Return the deadline that many seconds from now."""
+        """Return the deadline `seconds` from now."""
         return cls(time.monotonic() + seconds, seconds)
 
     @property

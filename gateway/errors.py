@@ -1,16 +1,16 @@
 """Every error that a client can see, as one tree; rendered once, in `http/base.py`.
 
 GatewayError                     500 internal             our bug; no internals leak
-├── NotJson                      400 not_json             the body is no JSON text
+├── NotJson                      400 not_json             the body is not JSON text
 ├── BadEnvelope                  400 bad_envelope         JSON, but not the envelope
-├── BadHeader                    400 bad_header           a request header makes no sense
+├── BadHeader                    400 bad_header           a request header is malformed
 ├── Unauthorized                 401 unauthorized         WWW-Authenticate
-├── Forbidden                    403 forbidden            /admin, from where it may not be used
+├── Forbidden                    403 forbidden            /admin is not open to this client
 ├── UnknownModel                 404 unknown_model
-├── UnknownRelease               404 unknown_release      X-Release names none of the model
+├── UnknownRelease               404 unknown_release      X-Release is not one of the model's
 ├── UnknownRoute                 404 unknown_route
 ├── MethodNotAllowed             405 method_not_allowed
-├── RolloutRefused               409 rollout_refused      traffic or shadow stay as they are
+├── RolloutRefused               409 rollout_refused      traffic and shadow unchanged
 ├── BodyTooLarge                 413 body_too_large
 ├── BatchTooLarge                413 batch_too_large
 ├── UnsupportedMediaType         415 unsupported_media_type
@@ -30,7 +30,7 @@ from typing import ClassVar
 
 import msgspec
 
-#: Entries of `errors` in one answer; a batch of a thousand bad rows needs no thousand lines.
+#: Most entries of `errors` in one answer, however many rows are bad.
 MOST_ERRORS = 100
 LONGEST_REASON = 400
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.@+-]+)+/([\w.@+-]+)")
@@ -45,15 +45,15 @@ class InputError(msgspec.Struct, frozen=True):
 
 
 def public(reason: str) -> str:
-    """Cut what Triton, uv or a worker said down to what may be shown: a line without paths."""
+    """Reduce what Triton, uv or a worker reported to one line that may be shown, without paths."""
     return _PATH.sub(r"\1", " ".join(reason.split()))[:LONGEST_REASON]
 
 
 class GatewayError(Exception):
     """A failure that is answered with `status` and an RFC 9457 problem.
 
-    `detail` is written for the client. `errors` names single instances; `retry_after` is in
-    seconds, and has a default where the failure passes by itself.
+    `detail` is written for the client. `errors` names single instances. `retry_after` is in
+    seconds; temporary failures have a default.
     """
 
     status: ClassVar[int] = 500
@@ -88,7 +88,7 @@ class BadEnvelope(GatewayError):
 
 
 class BadHeader(GatewayError):
-    """A header of the request cannot be understood."""
+    """A request header is malformed."""
 
     status, code, title = 400, "bad_header", "A request header is wrong"
 
@@ -100,7 +100,7 @@ class Unauthorized(GatewayError):
 
 
 class Forbidden(GatewayError):
-    """The client may not use `/admin` from where it is."""
+    """This client may not use `/admin`."""
 
     status, code, title = 403, "forbidden", "Forbidden"
 
@@ -124,13 +124,13 @@ class UnknownRoute(GatewayError):
 
 
 class MethodNotAllowed(GatewayError):
-    """The path exists, but not for this method."""
+    """The path does not support this method."""
 
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
 class RolloutRefused(GatewayError):
-    """The change of traffic or shadow is not possible; everything stays as it was."""
+    """Traffic or shadow cannot be changed as requested; both stay as they were."""
 
     status, code, title = 409, "rollout_refused", "The change is refused"
 
@@ -148,13 +148,13 @@ class BatchTooLarge(GatewayError):
 
 
 class UnsupportedMediaType(GatewayError):
-    """The model does not take this Content-Type."""
+    """The model does not accept this Content-Type."""
 
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 
 
 class InvalidInstances(GatewayError):
-    """At least one instance (or a parameter) is invalid; nothing of the request was inferred."""
+    """An instance (or a parameter) is invalid; no instance of the request was inferred."""
 
     status, code, title = 422, "invalid_input", "Invalid input"
 
@@ -193,6 +193,6 @@ class Draining(GatewayError):
 
 
 class DeadlineExceeded(GatewayError):
-    """The request's deadline passed before its answer was there."""
+    """The request's deadline passed before it was answered."""
 
     status, code, title = 504, "deadline_exceeded", "The deadline passed"

@@ -30,23 +30,23 @@ from gateway.triton.embedded import EmbeddedTriton
 log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first=0.5, longest=10.0, stable=10.0)
-#: Starts of a gateway that may fail in a row before it was ready for the first time.
+#: Give up on a gateway that fails to start this many times in a row, unless it was ready before.
 ATTEMPTS = 3
-#: Seconds that a gateway gets beyond `drain_seconds` before it is killed.
+#: Seconds beyond `drain_seconds` after which a gateway is killed.
 GRACE = 10.0
-#: What has prometheus_client keep the values of several processes in one folder.
+#: Makes prometheus_client collect the values of several processes in one folder.
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
-#: The number of the pipe in which a gateway tells its parent that it is ready. Not a setting.
+#: File descriptor of the pipe through which a gateway reports readiness. Not a setting.
 READY_PIPE = "_GATEWAY_READY_PIPE"
 PR_SET_PDEATHSIG = 1
 
 
 class StartFailed(RuntimeError):
-    """A gateway ended again and again before it was ready."""
+    """A gateway failed to start, repeatedly."""
 
 
 class Processes:
-    """The parent of several gateways. `say` tells people what is going on."""
+    """The parent of several gateways. `say` prints progress for people."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
@@ -55,13 +55,13 @@ class Processes:
         self._metrics = settings.run_dir / "metrics"
         self._children: list[Supervisor] = []
         self._ready: list[asyncio.Future[None]] = []
-        # Bound but never listening: the port stays ours, and gets no connections here.
+        # Bound but never listening: reserves the port without accepting connections.
         self._reserved = socket.socket(
             socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM
         )
 
     async def start(self) -> None:
-        """Start Triton and the gateways; raises what keeps them from starting."""
+        """Start Triton and the gateways; raises whatever prevents that."""
         settings = self._settings
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
@@ -87,10 +87,10 @@ class Processes:
             self._start(index, settings.model_copy(update=shared))
 
     def _start(self, index: int, settings: Settings) -> None:
-        """Start one gateway; the first one alone tells people of its progress."""
+        """Start one gateway; only the first one prints its progress."""
         own: dict[str, object] = {}
         if index:
-            # One of them reloads models, or each would unload what another has just loaded.
+            # Only one may reload models, or each would unload what another has just loaded.
             own = {"log_stream": "stderr", "reload_failing_models": False}
         elif self._triton:
             own = {"reload_failing_models": True}
@@ -111,7 +111,7 @@ class Processes:
         await asyncio.gather(*self._ready)
 
     async def stop(self) -> None:
-        """Let all gateways finish what they have, then stop Triton. Leaves no process."""
+        """Let all gateways finish their requests, then stop Triton. Leaves no process."""
         grace = self._settings.drain_seconds + GRACE
         await asyncio.gather(*(child.stop(grace) for child in self._children))
         if self._triton:
@@ -139,7 +139,7 @@ class Processes:
         return process
 
     def _told(self, index: int, reader: int) -> None:
-        """Take what a gateway says in its pipe: a byte when it is ready; nothing if it ended."""
+        """Read a gateway's pipe: one byte means ready, end of file that it ended."""
         asyncio.get_running_loop().remove_reader(reader)
         told = os.read(reader, 1)
         os.close(reader)
@@ -158,13 +158,13 @@ class Processes:
 
 
 def ready_pipe() -> int | None:
-    """Return the pipe in which this gateway tells its parent that it is ready, if it has one."""
+    """Return the pipe through which this gateway reports readiness, if it has a parent."""
     number = os.environ.pop(READY_PIPE, None)
     return int(number) if number else None
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process, draining, when its parent is killed."""
+    """Have the kernel send SIGTERM to this process when its parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -1,8 +1,8 @@
 """Settings: one frozen object; command line > environment > file > default.
 
 Environment: `GATEWAY_` and the upper-case name; an empty variable counts as not set. File:
-`gateway.toml` in the working folder, or the one that `GATEWAY_CONFIG` names. A bad value stops the
-start and names the key.
+`gateway.toml` in the working folder, or the file that `GATEWAY_CONFIG` names. A bad value prevents
+the start, and the message names the key.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
 
     @property
     def state(self) -> Path:
-        """Where files lie that should survive this host's or container's restart."""
+        """Folder for files that should survive a restart of the host or container."""
         return self.state_dir or self.run_dir
 
     @field_validator("models", "ready_requires", "triton", mode="before")
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         if self.max_batch_rows > self.queue_rows:
             raise ValueError(
                 f"max_batch_rows ({self.max_batch_rows}) must not exceed"
-                f" queue_rows ({self.queue_rows}): the largest batch could never be admitted"
+                f" queue_rows ({self.queue_rows}): the largest batch would never be admitted"
             )
         return self
 

@@ -1,1 +1,1 @@
-"""What `gateway` can do besides serving: wheels, locks, environments."""
+"""The sub-commands of `gateway`."""

@@ -25,12 +25,12 @@ HEADER: Verdict = ("model", "release", "preprocessor", "verdict", "reason")
 
 
 @click.command()
-@click.option("--seconds", default=600.0, show_default=True, help="longest that it may take")
+@click.option("--seconds", default=600.0, show_default=True, help="give up after this many seconds")
 @options()
 def check(seconds: float, **given: Any) -> None:
-    """Align every declared release, against an embedded Triton or the one of --triton.
+    """Verify every declared release, on an embedded Triton or the one that --triton names.
 
-    Takes no traffic. Exits with 1 when any release does not align, and says why.
+    Serves no traffic. Exits with 1 and the reasons if a release cannot be verified.
     """
     config = settings(given).model_copy(update={"port": 0, "host": "127.0.0.1"})
     try:
@@ -40,7 +40,7 @@ def check(seconds: float, **given: Any) -> None:
         raise click.ClickException(str(error)) from None
     click.echo(table([HEADER, *verdicts]))
     failed = sum(verdict[3] != "aligned" for verdict in verdicts)
-    click.echo(f"{len(verdicts) - failed} aligned, {failed} not")
+    click.echo(f"{len(verdicts) - failed} aligned, {failed} failed")
     if failed:
         raise SystemExit(1)
 

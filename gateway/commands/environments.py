@@ -1,4 +1,4 @@
-"""`gateway environments`: see, build ahead and collect the isolated environments of a host."""
+"""`gateway environments`: list, prebuild and clean up the preprocessors' environments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.telemetry import logs
 
 
 class Wanted(NamedTuple):
-    """An environment that locks name: its requirements and the releases that use it."""
+    """An environment named by locks: its requirements, and the releases that use it."""
 
     requirements: Sequence[str]
     releases: list[str]
@@ -28,13 +28,13 @@ class Wanted(NamedTuple):
 
 @click.group()
 def environments() -> None:
-    """See, build ahead and collect the isolated environments of the preprocessors."""
+    """List, prebuild and clean up the preprocessors' environments."""
 
 
 @environments.command("list")
 @options("repository", "environments", "prebuilt_environments")
 def show(**given: Any) -> None:
-    """List the environments that are built, with the releases that use them."""
+    """List the built environments and the releases that use them."""
     config = settings(given)
     wanted = _wanted(config)
     found = _environments(config)
@@ -54,19 +54,21 @@ def show(**given: Any) -> None:
 @click.option(
     "--complete-wheelhouse",
     is_flag=True,
-    help="first put every locked wheel into the wheelhouse, so that `offline` can build them all",
+    help="first download every locked wheel into the wheelhouse, for builds with `offline`",
 )
 @options("repository", "wheelhouse", "environments", "prebuilt_environments", "offline")
 def build(models: tuple[str, ...], complete_wheelhouse: bool, **given: Any) -> None:
-    """Build every environment that the locks name, ahead of any gateway.
+    """Build every environment that the locks name, before a gateway needs it.
 
-    Needs the locks and the wheelhouse; no Triton and no preprocessor's sources. Exits with 1
-    naming every environment that cannot be built, once all were tried.
+    Needs the locks and the wheelhouse, but neither Triton nor the preprocessors' sources. Tries
+    all environments; exits with 1 if any could not be built, and names them.
     """
     config = settings({**given, "log_level": "error"})
     logs.configure(config)
     if complete_wheelhouse and config.offline:
-        raise click.UsageError("--complete-wheelhouse needs an index, and `offline` forbids it")
+        raise click.UsageError(
+            "--complete-wheelhouse downloads from an index, which `offline` forbids"
+        )
     problems = []
     for name, wanted in _wanted(config, models).items():
         users = ", ".join(wanted.releases)
@@ -83,7 +85,7 @@ def build(models: tuple[str, ...], complete_wheelhouse: bool, **given: Any) -> N
 @environments.command()
 @options("repository", "environments")
 def gc(**given: Any) -> None:
-    """Remove the environments that no lock of the repository names; never prebuilt ones."""
+    """Remove environments that no lock in the repository names, except prebuilt ones."""
     config = settings(given)
     for name in _environments(config).collect(_wanted(config).keys()):
         click.echo(f"removed {name}")
@@ -104,7 +106,7 @@ def _complete(config: Settings, wanted: Wanted) -> None:
 
 
 def _build(config: Settings, wanted: Wanted) -> str:
-    """Build an environment unless it is there; return how long it took, for people."""
+    """Build an environment unless it exists; return how long it took, as text."""
     found = _environments(config)
     before = {*found.built(), *found.prebuilt()}
     start = time.monotonic()
@@ -114,11 +116,11 @@ def _build(config: Settings, wanted: Wanted) -> str:
 
 
 def _wanted(config: Settings, models: Sequence[str] = ()) -> dict[str, Wanted]:
-    """Return the environments that the locks of these models (none: all) name, by digest.
+    """Return the environments that these models' locks name, by digest; no models means all.
 
     Raises ClickException.
     """
-    if not config.repository.is_dir():  # else everything would seem unused
+    if not config.repository.is_dir():  # otherwise every environment would look unused
         raise click.ClickException(f"{config.repository}: the model repository does not exist")
     folders = [config.repository / model for model in models]
     if not models:

@@ -18,22 +18,20 @@ from gateway.telemetry import logs
 
 @click.command()
 @click.argument("chosen", metavar="[MODEL]...", nargs=-1)
-@click.option("--check", is_flag=True, help="verify only; exit 1 and name what drifted")
-@click.option(
-    "--relock", metavar="RELEASE", multiple=True, help="lock this one again, though it is locked"
-)
-@click.option("--upgrade", is_flag=True, help="resolve new locks without regard of earlier pins")
+@click.option("--check", is_flag=True, help="only verify; exit with 1 and name what drifted")
+@click.option("--relock", metavar="RELEASE", multiple=True, help="lock this release again")
+@click.option("--upgrade", is_flag=True, help="ignore earlier pins when resolving requirements")
 @options("repository", "preprocessors", "wheelhouse", "environments", "offline")
 def lock(
     chosen: tuple[str, ...], check: bool, relock: tuple[str, ...], upgrade: bool, **given: Any
 ) -> None:
-    """Lock every declared release that is not locked yet, and verify those that are.
+    """Lock every declared release that has no lock yet, and verify the others.
 
-    A locked release is immutable: whatever differs is named, and nothing of it is written.
+    A locked release is immutable: differences are reported, and its lock stays as it is.
     """
     if check and (relock or upgrade):
         raise click.UsageError(
-            "--check writes nothing: neither --relock nor --upgrade goes with it"
+            "--check only verifies: it cannot be combined with --relock or --upgrade"
         )
     config = settings({**given, "log_level": "error"})
     logs.configure(config)

@@ -1,4 +1,4 @@
-"""Options of the commands: one per setting, so that the two never part."""
+"""Options of the commands, generated from the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from gateway.settings import DEFAULT_FILE, Settings
 
-#: Of settings whose type is not text: what their options take.
+#: Option types of settings that are not text.
 KINDS: dict[Any, click.ParamType[Any]] = {
     bool: click.BOOL,
     int: click.INT,
@@ -26,7 +26,7 @@ KINDS: dict[Any, click.ParamType[Any]] = {
 
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these settings; of all where none is named."""
+    """Add the options of these settings to a command; without names, of all settings."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name, field in reversed(Settings.model_fields.items()):
@@ -38,7 +38,7 @@ def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make the option of one setting, of the setting's type; pydantic checks the bounds."""
+    """Make the option of one setting; pydantic checks the bounds later."""
     flag, default = f"--{name.replace('_', '-')}", field.default
     if field.annotation is bool:
         flag = f"{flag}/--no-{flag[2:]}"
@@ -51,7 +51,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Call
 
 
 def settings(given: dict[str, Any]) -> Settings:
-    """Return the settings with these options on top. Raises ClickException naming bad keys."""
+    """Return the settings, overridden by these options. Raises ClickException naming bad keys."""
     file = os.environ.get("GATEWAY_CONFIG")
     if file and not Path(file).is_file():
         raise click.ClickException(f"GATEWAY_CONFIG: {file} does not exist")
@@ -64,7 +64,7 @@ def settings(given: dict[str, Any]) -> Settings:
 
 
 def _readable(error: ValidationError) -> str:
-    lines = ["these settings are wrong:"]
+    lines = ["invalid settings:"]
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
         lines.append(f"  {name or 'settings'}: {item['msg'].removeprefix('Value error, ')}")

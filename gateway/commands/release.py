@@ -1,6 +1,6 @@
-"""`gateway release`: see and change which release of a model gets the traffic.
+"""`gateway release`: show and change how a model's traffic is split over its releases.
 
-Edits `releases.toml`; every gateway that serves the repository follows within a moment.
+Edits `releases.toml`; every gateway that serves the repository follows within a second.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 @click.group()
 def release() -> None:
-    """See and change which release of a model gets the traffic."""
+    """Show and change how a model's traffic is split over its releases."""
 
 
 @release.command("list")
 @click.argument("model", required=False)
-@click.option("--url", help="also show the state in this gateway, as http://127.0.0.1:8080")
+@click.option("--url", help="also show the states in this gateway, e.g. http://127.0.0.1:8080")
 @options("repository")
 def show(model: str | None, url: str | None, **given: Any) -> None:
-    """List releases with their traffic, of MODEL or of all."""
+    """List the releases of MODEL, or of all models, with their traffic."""
     repository = settings(given).repository
     try:
         manifests = manifest.read(repository, (model,) if model else ())
@@ -57,7 +57,7 @@ def show(model: str | None, url: str | None, **given: Any) -> None:
 @click.argument("release")
 @options("repository")
 def promote(model: str, release: str, **given: Any) -> None:
-    """Give all traffic of MODEL to RELEASE."""
+    """Send all traffic of MODEL to RELEASE."""
     _change(given, model, lambda folder, who: rollout.promote(folder, release, who))
 
 
@@ -66,26 +66,26 @@ def promote(model: str, release: str, **given: Any) -> None:
 @click.argument("weights", metavar="RELEASE=WEIGHT...", nargs=-1, required=True)
 @options("repository")
 def traffic(model: str, weights: tuple[str, ...], **given: Any) -> None:
-    """Split the traffic of MODEL by weights: 1=90 2=10. Others get none."""
+    """Split the traffic of MODEL by weights, e.g. 1=90 2=10. Other releases get none."""
     split = dict(_weight(text) for text in weights)
     if len(split) < len(weights):
-        raise click.ClickException("a release is named twice")
+        raise click.ClickException("a release is listed twice")
     _change(given, model, lambda folder, who: rollout.traffic(folder, split, who))
 
 
 @release.command()
 @click.argument("model")
 @click.argument("release", metavar=f"RELEASE|{NONE}")
-@click.option("--share", type=float, default=1.0, help="share of the requests, up to 1 [1.0]")
+@click.option("--share", type=float, default=1.0, help="share of the requests, up to 1  [1.0]")
 @click.option(
     "--compare",
     type=click.Choice(["release", "preprocessor"]),
     default="release",
-    help="run the whole release, or its preprocessor only [release]",
+    help="compare whole releases, or only preprocessors  [release]",
 )
 @options("repository")
 def shadow(model: str, release: str, share: float, compare: Compare, **given: Any) -> None:
-    """Send a copy of MODEL's requests to RELEASE, which answers nobody; `none` ends it."""
+    """Send copies of MODEL's requests to RELEASE and discard its answers; `none` stops."""
     chosen = None if release == NONE else release
     _change(given, model, lambda folder, who: rollout.shadow(folder, chosen, who, share, compare))
 
@@ -94,7 +94,7 @@ def shadow(model: str, release: str, share: float, compare: Compare, **given: An
 @click.argument("model")
 @options("repository")
 def rollback(model: str, **given: Any) -> None:
-    """Go back to MODEL's traffic before its last change; again: one change further."""
+    """Undo the last change of MODEL's traffic; repeat to go further back."""
     _change(given, model, rollout.rollback)
 
 
@@ -103,7 +103,7 @@ def rollback(model: str, **given: Any) -> None:
 @click.argument("release")
 @options("repository")
 def load(model: str, release: str, **given: Any) -> None:
-    """Have RELEASE of MODEL loaded, that it can be given traffic."""
+    """Load RELEASE of MODEL, so that it can receive traffic."""
     _change(given, model, lambda folder, who: rollout.load(folder, release, who))
 
 
@@ -112,12 +112,12 @@ def load(model: str, release: str, **given: Any) -> None:
 @click.argument("release")
 @options("repository")
 def unload(model: str, release: str, **given: Any) -> None:
-    """End RELEASE of MODEL, which gets no traffic; it stays declared."""
+    """Unload RELEASE of MODEL, which must not receive traffic. It stays declared."""
     _change(given, model, lambda folder, who: rollout.unload(folder, release, who))
 
 
 def _change(given: dict[str, Any], model: str, change: Callable[[Path, str], Manifest]) -> None:
-    """Make a change and tell what holds now. Raises ClickException."""
+    """Apply a change and print the result. Raises ClickException."""
     try:
         edited = change(settings(given).repository / model, _who())
     except RolloutError as error:
@@ -129,14 +129,14 @@ def _change(given: dict[str, Any], model: str, change: Callable[[Path, str], Man
 def _who() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container's user may have no name
         return f"uid {os.getuid()}"
 
 
 def _weight(text: str) -> tuple[str, int]:
     name, _, weight = text.rpartition("=")
     if not (name and _WHOLE.fullmatch(weight)):
-        raise click.ClickException(f"{text!r} is not RELEASE=WEIGHT, as 1=90")
+        raise click.ClickException(f"{text!r} is not RELEASE=WEIGHT, e.g. 1=90")
     return name, int(weight)
 
 
@@ -171,7 +171,7 @@ def _rows(
 def _states(url: str) -> dict[str, dict[str, str]]:
     """Ask a running gateway: state and reason by model and release. Raises ClickException."""
     if not url.startswith(("http://", "https://")):
-        raise click.ClickException(f"{url!r} is no http:// or https:// address")
+        raise click.ClickException(f"{url!r} is not an http:// or https:// address")
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/models", timeout=URL_SECONDS) as answer:  # noqa: S310
             models = json.load(answer)["models"]
@@ -187,4 +187,4 @@ def _states(url: str) -> dict[str, dict[str, str]]:
             error.close()
         raise click.ClickException(f"{url} does not answer: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise click.ClickException(f"{url} answers, but not as a gateway does") from None
+        raise click.ClickException(f"{url} does not answer like a gateway") from None

@@ -1,4 +1,4 @@
-"""`gateway serve`: one gateway, or several on one port; starts, drains and stops in order."""
+"""`gateway serve`: runs one gateway, or several on one port."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gateway.triton.layout import EmbeddedTritonError
 
 log = structlog.get_logger(__name__)
 
-#: What keeps a gateway from starting; told without a traceback.
+#: Failures to start that are reported without a traceback.
 START_FAILURES = (
     ManifestError,
     PreprocessorUnavailable,
@@ -38,14 +38,14 @@ START_FAILURES = (
     StartFailed,
     OSError,
 )
-#: Thresholds of the garbage collector while serving: requests leave few cycles behind.
+#: Garbage collector thresholds while serving: requests create few reference cycles.
 COLLECT = (20_000, 20, 50)
 
 
 @click.command()
 @options()
 def serve(**given: Any) -> None:
-    """Serve the model repository; starts an embedded Triton unless --triton names one.
+    """Serve the model repository. Starts an embedded Triton unless --triton is given.
 
     Every option can also be set as GATEWAY_<NAME> or in gateway.toml.
     """
@@ -97,7 +97,7 @@ async def _serve(config: Settings, requests: RequestLog) -> None:
 
 
 def _logged(text: str) -> None:
-    """Tell of progress where stdout has nothing but the JSON log."""
+    """Log progress, when stdout carries only the JSON log."""
     log.info("progress", text=text.strip())
 
 
@@ -106,7 +106,7 @@ async def _start(
 ) -> None:
     await server.start()
     await server.ready()
-    # What is there now stays: the collector need not look at it again and again.
+    # Long-lived objects: the collector need not visit them again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT)
@@ -119,13 +119,13 @@ async def _start(
 
 
 def address(host: str, port: int) -> str:
-    """Return an address that can be opened: a wildcard host is every address, so loopback too."""
+    """Return an address that a browser can open: for a wildcard host, loopback."""
     opened = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{opened}]:{port}" if ":" in opened else f"http://{opened}:{port}"
 
 
 def _welcome(predictor: Predictor, url: str) -> str:
-    """Name the endpoints, and one request to paste."""
+    """Return the endpoints, and a request to try."""
     models = predictor.routing.models or {}
     lines = [f"ready at {url}"]
     for model in sorted(models):

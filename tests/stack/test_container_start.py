@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import address
+from gateway.commands.serve import address
 from tests.support.stack import GATEWAY, ROOT, START_SECONDS, STOP_SECONDS
 
 

@@ -20,13 +20,13 @@ def test_aligned_and_drifted(tmp_path: Path) -> None:
     repository = copied(tmp_path / "repository", ["tumor", "digits"])
     done = check(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 aligned, 0 not" in done.stdout
+    assert "2 aligned, 0 failed" in done.stdout
 
     with (repository / "tumor/config.pbtxt").open("a") as config:
         config.write("# one comment more\n")
     done = check(tmp_path)
     assert done.returncode == 1
-    assert "1 aligned, 1 not" in done.stdout
+    assert "1 aligned, 1 failed" in done.stdout
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("tumor"))
     assert "rejected" in row
     assert "config.pbtxt changed" in row

@@ -128,7 +128,7 @@ def test_a_completed_wheelhouse_builds_without_index_and_cache(
 def test_completing_needs_an_index(project: Project) -> None:
     done = project.run("build", "--complete-wheelhouse")
     assert done.exit_code == 2
-    assert "needs an index, and `offline` forbids it" in done.stderr
+    assert "downloads from an index, which `offline` forbids" in done.stderr
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -75,7 +75,7 @@ def test_list(repository: Path) -> None:
     [
         (["promote", "digits", "3"], "digits: no release '3' is declared; there is 1, 2"),
         (["promote", "nobody", "1"], "has no model 'nobody'"),
-        (["traffic", "digits", "1=90", "2"], "'2' is not RELEASE=WEIGHT, as 1=90"),
+        (["traffic", "digits", "1=90", "2"], "'2' is not RELEASE=WEIGHT, e.g. 1=90"),
         (["traffic", "digits", "1=much"], "'1=much' is not RELEASE=WEIGHT"),
         (["traffic", "digits", "1=1", "1=2"], "named twice"),
         (["traffic", "digits", "1=-1"], "cannot have the weight -1"),
@@ -84,7 +84,7 @@ def test_list(repository: Path) -> None:
         (["rollback", "digits"], "nothing to roll back to"),
         (["list", "nobody"], "no releases.toml for nobody"),
         (["list", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9 does not answer"),
-        (["list", "--url", "file:///etc/passwd"], "no http:// or https:// address"),
+        (["list", "--url", "file:///etc/passwd"], "not an http:// or https:// address"),
     ],
 )
 def test_what_cannot_be_done_is_told(repository: Path, arguments: list[str], told: str) -> None:
