@@ -21,13 +21,13 @@ from gateway.releases.alignment import Misaligned
 from gateway.releases.lock import Lock, LockedRelease, LockError
 from gateway.settings import Settings
 
-#: The oldest Python that a lock must serve; newer ones take the same versions where they can.
+#: The oldest Python that a lock must support; newer ones use the same versions if possible.
 PYTHON = "3.11"
 START_SECONDS, CALL_SECONDS = 60.0, 30.0
 
 
 class Locking:
-    """Writes and verifies the locks of a repository. `say` tells people of each step."""
+    """Writes and verifies the locks of a repository. `say` prints each step for people."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class Locking:
     ) -> None:
         """Lock every declared release that is not locked, and those named by `relock`.
 
-        Raises LockError naming all that drifted; models without drift are written all the same.
+        Raises LockError naming everything that drifted; models without drift are still written.
         """
         manifests = manifest.read(self._settings.repository, models)
         declared = {name for item in manifests.values() for name in item.releases}
@@ -71,11 +71,11 @@ class Locking:
         if problems:
             raise LockError(
                 "\n".join(problems) + "\na locked release is immutable: declare a new one"
-                " (or --relock it while nobody serves it)"
+                " (or --relock this one while no gateway serves it)"
             )
 
     async def check(self, models: tuple[str, ...]) -> list[str]:
-        """Return how anything differs from the locks; writes none."""
+        """Return all differences from the locks; writes nothing."""
         problems = []
         for model, item in manifest.read(self._settings.repository, models).items():
             folder = self._settings.repository / model
@@ -97,7 +97,7 @@ class Locking:
         if locked is None:
             return found
         changed = drift_of_wheels(locked, self._wheels)
-        if not changed:  # a changed wheel would only be refused once more
+        if not changed:  # a changed wheel would only be refused again
             try:
                 changed = lock.drift_of_worker(locked, await self._identity(locked))
             except (EnvironmentFailure, PreprocessorUnavailable) as error:
@@ -114,7 +114,9 @@ class Locking:
         distribution = canonicalize_name(Requirement(release.preprocessor).name)
         own = next(pin for pin in map(lock.pin, requirements) if pin.name == distribution)
         if len(own.digests) != 1:
-            raise LockError(f"{own.name}=={own.version} has several wheels: a release needs one")
+            raise LockError(
+                f"{own.name}=={own.version} has several wheels; a release needs exactly one"
+            )
         draft = LockedRelease(
             model_version=release.model_version,
             preprocessor=f"{own.name}=={own.version}",
@@ -161,10 +163,10 @@ class Locking:
 def resolve(
     requirement: str, pins: Sequence[str], own: Sequence[Wheel], settings: Settings
 ) -> list[str]:
-    """Resolve a preprocessor's requirement to pinned ones with hashes, one a line.
+    """Resolve a preprocessor's requirement to pinned ones with hashes, one per line.
 
-    `pins` are kept where they fit. A package of the repository is never taken from an index.
-    Raises LockError, EnvironmentFailure with uv's words.
+    `pins` are kept if they fit. The repository's own packages never come from an index. Raises
+    LockError, or EnvironmentFailure with uv's output.
     """
     try:
         Requirement(requirement)
@@ -190,19 +192,21 @@ def resolve(
 
 
 def _own(line: str, own: Sequence[Wheel]) -> str:
-    """Pin a package of the repository to its own wheel, and leave any other line alone."""
+    """Pin a package of the repository to its own wheel; return any other line unchanged."""
     pin = lock.pin(line)
     mine = [wheel for wheel in own if wheel.name == pin.name]
     for wheel in mine:
         if wheel.version == pin.version:
             return f"{line.partition(' --hash=')[0]} --hash={wheel.digest}"
     if mine:
-        raise LockError(f"{pin.name}=={pin.version} is not the repository's: it has {mine}")
+        raise LockError(
+            f"{pin.name}=={pin.version} is not the repository's version, which is {mine}"
+        )
     return line
 
 
 def drift_of_wheels(locked: LockedRelease, own: Sequence[Wheel]) -> list[str]:
-    """Say which of the repository's packages changed under a version that is locked."""
+    """Return which of the repository's packages changed without a new version."""
     digests = {(wheel.name, wheel.version): wheel.digest for wheel in own}
     return [
         f"the wheel of {pin.name}=={pin.version} changed: {lock.differs(digest, pin.digests[0])}"
@@ -212,6 +216,6 @@ def drift_of_wheels(locked: LockedRelease, own: Sequence[Wheel]) -> list[str]:
 
 
 def _preferred(old: Lock, name: str) -> Sequence[str]:
-    """Return the pins to keep: the release's own, or those of the last release before it."""
+    """Return the pins to keep: the release's own, or those of the release before it."""
     before = [old.releases[name]] if name in old.releases else list(old.releases.values())
     return before[-1].requirements if before else ()

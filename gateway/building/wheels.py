@@ -17,9 +17,9 @@ from gateway.preprocessing.environments import EnvironmentFailure, run_uv
 from gateway.releases.lock import BYTECODE, LockError, digest_file
 from gateway.system.files import replace
 
-#: Remembers from which sources each wheel was built; travels with the wheelhouse.
+#: Records the sources that each wheel was built from; part of the wheelhouse.
 STAMPS = "sources.json"
-#: Raise it when `_normalised` gives other bytes: every wheel is built again.
+#: Increment when `_normalised` changes its output, to rebuild every wheel.
 FORMAT = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)
 PLAIN_FILE = 0o100644 << 16
@@ -38,8 +38,8 @@ def build(
 ) -> list[Wheel]:
     """Build every package below `preprocessors` whose sources changed since it was last built.
 
-    Wheels of other versions stay in the wheelhouse. Raises EnvironmentFailure with uv's words,
-    LockError when two packages give the same wheel.
+    Wheels of other versions stay in the wheelhouse. Raises EnvironmentFailure with uv's output, or
+    LockError if two packages give the same wheel.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
     stamps = _read(wheelhouse / STAMPS)
@@ -64,12 +64,12 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         stamps: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
-        return {}  # only a cache: everything is built again
+        return {}  # only a cache: rebuild everything
     return stamps
 
 
 def _sources(folder: Path) -> str:
-    """Digest everything that a build can see."""
+    """Return a digest of everything that a build can see."""
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -96,9 +96,9 @@ def _build(folder: Path, wheelhouse: Path, *, offline: bool) -> Path:
 
 
 def _normalised(wheel: Path) -> bytes:
-    """Pack a wheel's files again: stored, sorted, dated and moded alike.
+    """Repack a wheel: uncompressed, sorted, with constant dates and modes.
 
-    Compressed bytes differ from one zlib to the next, modes with the checkout.
+    Compressed bytes vary with the version of zlib, modes with the checkout.
     """
     with tempfile.TemporaryFile() as file:
         with ZipFile(wheel) as source, ZipFile(file, "w", ZIP_STORED) as target:

@@ -1,7 +1,7 @@
-"""The traffic applied last, kept over a restart.
+"""The traffic applied last, saved across restarts.
 
-If what is declared turns out to be rejected, what served before goes on serving, also where the
-gateway was restarted in between. One small file a model in the state folder.
+If a declared release is rejected, the releases that served before keep serving, even if the gateway
+was restarted in between. One small file per model in the state folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class AppliedTraffic:
         self._kept: dict[str, dict[str, int]] = {}
 
     def read(self, model: str) -> dict[str, int]:
-        """Return the weights last kept; empty where there are none that can be read."""
+        """Return the saved weights; empty if there are none that can be read."""
         try:
             return msgspec.json.decode(self._path(model).read_bytes(), type=dict[str, int])
         except (OSError, msgspec.DecodeError):
             return {}
 
     def keep(self, model: str, weights: dict[str, int]) -> None:
-        """Keep the weights now applied; log a warning where the folder cannot be written."""
+        """Save the applied weights; log a warning if the folder cannot be written."""
         if self._kept.get(model) == weights:
             return
         self._kept[model] = weights
@@ -39,7 +39,7 @@ class AppliedTraffic:
             self._folder.mkdir(parents=True, exist_ok=True)
             replace(self._path(model), msgspec.json.encode(weights))
         except OSError as error:
-            log.warning("applied traffic is not kept", model=model, reason=str(error))
+            log.warning("applied traffic not saved", model=model, reason=str(error))
 
     def _path(self, model: str) -> Path:
         return self._folder / f"{model}.json"

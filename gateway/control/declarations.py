@@ -1,4 +1,4 @@
-"""Reads what every model declares, each by itself: one that cannot be read harms no other."""
+"""Reads what every model declares. A model that cannot be read affects no other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gateway.releases.manifest import Manifest, ManifestError
 
 
 class Declaration(NamedTuple):
-    """One model's files: what they declare and lock; `problem` says why they cannot be read.
+    """What one model's files declare and lock; `problem` says why they cannot be read.
 
-    Then `manifest` and `lock` are those that were read last, if any were.
+    In that case `manifest` and `lock` are those read last, if any.
     """
 
     manifest: Manifest | None = None
@@ -24,7 +24,7 @@ class Declaration(NamedTuple):
 def read(
     repository: Path, models: tuple[str, ...], before: dict[str, Declaration]
 ) -> dict[str, Declaration]:
-    """Read all declarations, by model. Raises ManifestError where the repository is not there."""
+    """Read all declarations, by model. Raises ManifestError if the repository does not exist."""
     found = {}
     for model, declared in manifest.read_each(repository, models).items():
         known = before.get(model, Declaration())

@@ -1,4 +1,4 @@
-"""What the control plane knows of one model; immutable, made anew at each look."""
+"""What the control plane knows about one model: an immutable snapshot."""
 
 from __future__ import annotations
 

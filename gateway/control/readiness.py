@@ -1,7 +1,7 @@
-"""Whether the gateway is ready: what `/readyz` answers, and what the log says when that changes.
+"""Whether the gateway is ready: the answer of `/readyz`, and log lines when it changes.
 
-Every gateway process looks for itself, whether or not anyone probes it: where several share a port,
-each scrape and each probe reaches only one of them.
+Every gateway process observes itself, whether or not it is probed: when several share a port, each
+scrape and each probe reaches only one of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Readiness:
-    """Judges the parts of one gateway. `triton_problem` says why the embedded Triton is down."""
+    """Judges one gateway. `triton_problem` returns why the embedded Triton is down."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Readiness:
         self._usage = Usage()
 
     def status(self, model: str | None = None) -> GatewayStatus:
-        """Return the state now: of everything, or of one model alone."""
+        """Return the present state of the whole gateway, or of one model."""
         models = self._reconciler.models
         problems = self._of_triton()
         if model is None and self._reconciler.problem:
@@ -64,7 +64,7 @@ class Readiness:
         return GatewayStatus(state, problems)
 
     async def watch(self) -> None:
-        """Look for ever, every `watch_seconds`."""
+        """Observe the gateway every `watch_seconds`, until cancelled."""
         while True:
             try:
                 self._look()
@@ -80,7 +80,7 @@ class Readiness:
         return [pid for state in models for one in state.runtimes.values() for pid in one.pids]
 
     def show(self) -> None:
-        """Set the gauges of every release that is there."""
+        """Set the gauges of every release."""
         for model, state in self._reconciler.models.items():
             for name, runtime in state.runtimes.items():
                 status = runtime.status
@@ -90,7 +90,7 @@ class Readiness:
                 weight.set(state.weights.get(name, 0))
 
     def _look(self) -> None:
-        """Log if readiness has changed: a warning where parts died or readiness was lost."""
+        """Log changes of readiness; a warning if a part died or readiness was lost."""
         before, self._last = self._last, self.status()
         state, problems = self._last
         parts_changed = before and before.problems.keys() != problems.keys()
@@ -119,7 +119,7 @@ class Readiness:
         return problems
 
     def _obstacle(self, models: Mapping[str, ModelState]) -> dict[str, str]:
-        """Say what keeps the gateway as a whole from being ready."""
+        """Return what keeps the whole gateway from being ready."""
         if not self._reconciler.started:
             return {"gateway": "starting"} | {
                 f"{model}/{name}": str(one.status)
@@ -142,7 +142,7 @@ def _answers(state: ModelState | None) -> bool:
 
 
 def _of_model(model: str, state: ModelState) -> dict[str, str]:
-    """Name the parts of a model that are dead."""
+    """Return the dead parts of a model."""
     problems = {}
     if state.declaration.problem:
         problems[model] = public(state.declaration.problem)

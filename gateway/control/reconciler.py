@@ -1,8 +1,8 @@
 """Makes what runs follow what is declared, and publishes the routing table.
 
-It watches `releases.toml`, brings releases up, applies traffic and retires what is obsolete. Every
-gateway runs one; those that share a repository converge, as the files are all the state there is. A
-model whose files cannot be read keeps what it had, and harms no other.
+It watches `releases.toml`, starts releases, applies traffic and retires obsolete releases. Every
+gateway runs one; gateways that share a repository converge, because the files hold all the state. A
+model whose files cannot be read keeps its releases and affects no other model.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from gateway.triton.model_control import ModelVersion
 
 log = structlog.get_logger(__name__)
 
-#: Seconds after which a version that no release names any more is unloaded: other gateways of the
-#: same Triton may notice the change a little later, and their requests take their time.
+#: Seconds before a version that no release names any more is unloaded: other gateways on the same
+#: Triton may notice the change later, and still have requests in flight.
 UNLOAD_SECONDS = 35.0
-#: States that people are told of.
+#: States that are reported on the terminal.
 TOLD = (ReleaseState.READY, ReleaseState.UNAVAILABLE, ReleaseState.REJECTED)
 
 
 class Reconciler:
-    """Everything that runs in one gateway. `say` tells people of each step.
+    """Runs the releases of one gateway. `say` prints each step for people.
 
-    `models` is the state of each model as of the last look, `problem` why there was no look.
+    `models` holds each model's state as of the last check; `problem` says why a check failed.
     """
 
     def __init__(
@@ -53,27 +53,27 @@ class Reconciler:
         self._predictor = predictor
         self._say = say
         self._applied = AppliedTraffic(resources.settings.state / "traffic")
-        self._started: set[str] = set()  # models that are done starting
+        self._started: set[str] = set()  # models that have started
         self._declarations: dict[str, Declaration] = {}
-        self._runtimes: list[ReleaseRuntime] = []  # the oldest first
-        self._retiring: list[ReleaseRuntime] = []  # those that still have requests to answer
+        self._runtimes: list[ReleaseRuntime] = []  # oldest first
+        self._retiring: list[ReleaseRuntime] = []  # still answering requests
         self._told: dict[object, ReleaseStatus | str] = {}
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def started(self) -> bool:
-        """Whether each model that is declared is done starting, well or not."""
+        """Whether every declared model has started, successfully or not."""
         return self._seen is not None and self._started >= self._declarations.keys()
 
     async def start(self) -> None:
-        """Read what is declared and begin to follow it. Raises ManifestError."""
+        """Read the declarations and start to follow them. Raises ManifestError."""
         await self._read()
         self._publish()
         self._spawn(self._watch())
 
     async def close(self) -> None:
-        """Stop following, and let go of every release."""
+        """Stop following the declarations and close every release."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -94,7 +94,7 @@ class Reconciler:
                     log.error("the repository cannot be read", reason=str(error))  # noqa: TRY400
                 self.problem = str(error)
             except Exception:
-                log.exception("following the declared releases failed")
+                log.exception("reconciling failed")
 
     async def _reconcile(self) -> None:
         settings = self._settings
@@ -108,7 +108,7 @@ class Reconciler:
         self._publish()
 
     async def _read(self) -> None:
-        """Read all declarations; start what is new in them."""
+        """Read all declarations and start new releases."""
         repository, models = self._settings.repository, self._settings.models
         seen = await asyncio.to_thread(manifest.signature, repository, models)
         before = self._declarations
@@ -134,7 +134,7 @@ class Reconciler:
             definition = Definition(model, name, release, locked.get(name))
             runtime = next((one for one in self._runtimes if one.definition == definition), None)
             if runtime:
-                self._runtimes.remove(runtime)  # declared again, it is the newest again
+                self._runtimes.remove(runtime)  # declared again: the newest again
             else:
                 self._say(f"loading {model}, release {name}: {release.preprocessor}")
                 runtime = ReleaseRuntime(definition, self._resources)
@@ -142,7 +142,7 @@ class Reconciler:
             self._runtimes.append(runtime)
 
     def _publish(self) -> None:
-        """Apply traffic, publish the routing table, tell people what has changed."""
+        """Apply traffic, publish the routing table and report changes."""
         models = {model: self._model(model, item) for model, item in self._declarations.items()}
         self.models = models
         self._predictor.routing = RoutingTable(
@@ -152,11 +152,13 @@ class Reconciler:
             self._tell(state)
 
     def _model(self, model: str, declaration: Declaration) -> ModelState:
-        """Choose what runs for each release name and the weights; retire what is obsolete."""
+        """Choose each release's runtime and the weights; retire obsolete runtimes."""
         declared = declaration.manifest
         if declared is None:
             return ModelState(declaration)
-        current: dict[str, ReleaseRuntime] = {}  # of each name the newest verified, or the newest
+        current: dict[
+            str, ReleaseRuntime
+        ] = {}  # per name: the newest verified one, or else the newest
         newest: dict[str, ReleaseRuntime] = {}
         for runtime in (one for one in self._runtimes if one.definition.model == model):
             name = runtime.definition.name
@@ -197,7 +199,7 @@ class Reconciler:
         return applied.weights
 
     def _tell(self, state: ModelState) -> None:
-        """Tell people of each release that has become ready, or that cannot serve."""
+        """Report each release that has become ready, or cannot serve."""
         for runtime in state.runtimes.values():
             model, name, *_ = runtime.definition
             status = runtime.status
@@ -207,7 +209,7 @@ class Reconciler:
                 self._say(f"{status.state}: {model}, release {name}{reason}")
 
     def _tell_broken(self, model: str, problem: str) -> None:
-        """Tell people that a model's files cannot be read, or can be again."""
+        """Report that a model's files cannot be read, or can be read again."""
         metrics.MODEL_BROKEN.labels(model).set(bool(problem))
         if problem:
             log.error("the model's files cannot be read", model=model, reason=problem)
@@ -223,7 +225,7 @@ class Reconciler:
             self._spawn(self._end(runtime))
 
     async def _end(self, runtime: ReleaseRuntime) -> None:
-        """End a release after its last request; unload its version once nobody names it."""
+        """Close a release after its last request; unload its version once no release names it."""
         model, name, *_ = runtime.definition
         log.info("release retires", model=model, release=name)
         if runtime.batcher:

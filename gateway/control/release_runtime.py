@@ -32,12 +32,12 @@ from gateway.triton.replica import Replica
 
 log = structlog.get_logger(__name__)
 
-#: Seconds after which a rejected release is tried again, though nothing seems to have changed.
+#: Seconds after which a rejected release is tried again, even if nothing has changed.
 RETRY_SECONDS = 30.0
 
 
 class Definition(NamedTuple):
-    """What tells one release from another: as declared, and as locked (None: not locked)."""
+    """A release as declared and as locked (None: not locked); equal definitions are one release."""
 
     model: str
     name: str
@@ -60,9 +60,9 @@ class Resources(NamedTuple):
 
 
 class ReleaseRuntime:
-    """Brings a release up and keeps it verified. `batcher` is there as soon as its workers run.
+    """Starts a release and keeps it verified. `batcher` exists as soon as its workers run.
 
-    `verified` says whether it was verified on a replica since its last rejection.
+    `verified` says whether it has been verified on a replica since its last rejection.
     """
 
     def __init__(self, definition: Definition, resources: Resources) -> None:
@@ -80,11 +80,11 @@ class ReleaseRuntime:
 
     @property
     def status(self) -> ReleaseStatus:
-        """The state of the release now."""
+        """The present state of the release."""
         if self._rejection is not None:
             return ReleaseStatus(ReleaseState.REJECTED, public(self._rejection))
         if self.batcher is None or self._preprocessing is None:
-            reason = "its environment and its workers are being prepared"
+            reason = "preparing environment and workers"
             return ReleaseStatus(ReleaseState.LOADING, reason)
         workers = self._preprocessing.status
         if workers.state is not WorkerState.READY:
@@ -100,13 +100,13 @@ class ReleaseRuntime:
 
     @property
     def answering(self) -> bool:
-        """Whether requests are answered; where Triton has just loaded it anew, a moment later."""
+        """Whether requests are answered, if need be after a reload has been verified."""
         state = self.status.state
         return state is ReleaseState.READY or (self.verified and state is ReleaseState.ALIGNING)
 
     @property
     def dead(self) -> dict[str, str]:
-        """Its workers that do not work now, with the reason."""
+        """Its dead workers, with the reason."""
         found = self._preprocessing.dead if self._preprocessing else {}
         return {name: public(reason) for name, reason in found.items()}
 
@@ -117,12 +117,12 @@ class ReleaseRuntime:
 
     @property
     def identity(self) -> Identity | None:
-        """What its workers say of themselves; None before there is one."""
+        """How its workers identify themselves; None before the first one is up."""
         return self._preprocessing.identity if self._preprocessing else None
 
     @property
     def libraries(self) -> dict[str, str]:
-        """The distributions of its environment; inside the gateway, its preprocessor alone."""
+        """The distributions in its environment; if inline, only its preprocessor."""
         if (identity := self.identity) is None:
             return {}
         name, _, version = identity.distribution.partition("==")
@@ -130,13 +130,13 @@ class ReleaseRuntime:
         return {name: version} if inline else identity.installed
 
     def start(self) -> None:
-        """Begin, or begin again after a rejection."""
+        """Start, or restart after a rejection."""
         self._rejection = None
         self._tried = time.monotonic()
         self._task = asyncio.create_task(self._bring_up())
 
     def retry(self, *, now: bool) -> None:
-        """Try a rejected release again: `now`, or when the last time was long ago."""
+        """Retry a rejected release: `now`, or if the last attempt was long ago."""
         long_ago = time.monotonic() - self._tried > RETRY_SECONDS
         if self._rejection is not None and (now or long_ago) and self._task and self._task.done():
             self.start()
@@ -155,7 +155,7 @@ class ReleaseRuntime:
                 self._checks[replica] = loaded.load, check
 
     async def close(self) -> None:
-        """Stop all work and let go of the workers."""
+        """Stop all work and close the workers."""
         tasks = [task for _, task in self._checks.values()]
         tasks += [self._task] if self._task else []
         for task in tasks:
@@ -176,7 +176,7 @@ class ReleaseRuntime:
                 raise Misaligned(f"it is not locked: run `gateway lock {model}`")  # noqa: TRY301
             with triton.announced():
                 await verification.verify_files(self._folder, name, release, locked)
-                # Triton loads while the workers start, unless it serves it from other files.
+                # Triton loads while the workers start, unless it has the version from other files.
                 triton.want(definition.version, locked.model, anew=False)
             if self._preprocessing is None:
                 self._preprocessing = await self._start_workers(release, locked)
@@ -209,7 +209,7 @@ class ReleaseRuntime:
             batcher.verified.loads.pop(replica.endpoint, None)
             self._reject(str(error))
         except GatewayError as error:
-            # Triton did not answer; the next look finds it again, or loaded anew.
+            # Triton did not answer; the next check finds it again, or reloaded.
             log.warning("verification put off", model=model, release=name, reason=error.detail)
             self._checks.pop(replica, None)
         else:

@@ -1,4 +1,4 @@
-"""What a release is to its gateway, and whether the gateway is ready."""
+"""The states of releases and of the gateway."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class ReleaseState(StrEnum):
     """From its declaration to traffic.
 
     loading → aligning → ready: a release is decided once it has left the first two. An unavailable
-    release comes back by itself; a rejected one is tried again when its files change, and now and
-    then.
+    release recovers by itself; a rejected one is retried when its files change, and from time to
+    time.
     """
 
-    LOADING = "loading"  # its environment and its workers are being prepared
+    LOADING = "loading"  # environment and workers are being prepared
     ALIGNING = "aligning"  # Triton loads its model version, or it is being verified
     READY = "ready"
     UNAVAILABLE = "unavailable"
@@ -22,7 +22,7 @@ class ReleaseState(StrEnum):
 
     @property
     def decided(self) -> bool:
-        """Whether it is known if the release can answer."""
+        """Whether it is known that the release can, or cannot, answer."""
         return self not in (ReleaseState.LOADING, ReleaseState.ALIGNING)
 
 
@@ -40,7 +40,7 @@ class GatewayState(StrEnum):
     """What `/readyz` answers: 200 while ready or degraded, 503 while not ready."""
 
     READY = "ready"
-    DEGRADED = "degraded"  # requests are answered, but some part is dead
+    DEGRADED = "degraded"  # answers requests, but some part is dead
     NOT_READY = "not ready"
 
 

@@ -1,4 +1,4 @@
-"""How applied traffic follows from what is declared and from the states of the releases."""
+"""How applied traffic follows from the declared traffic and the states of the releases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Weights = Mapping[str, int]
 class Applied(NamedTuple):
     """The weights that split requests.
 
-    `started` says whether the model is done starting, `as_declared` whether these are the declared
+    `started` says whether the model has started, `as_declared` whether these are the declared
     weights.
     """
 
@@ -32,11 +32,11 @@ def apply(
 ) -> Applied:
     """Choose a model's weights: the declared ones if all their releases are verified.
 
-    Otherwise those of before (`previous`, which may come from before a restart), as far as their
-    releases are verified; otherwise the declared ones as far as theirs are. While the model starts
-    no release gets another one's share: its own release may be verified a moment later.
+    Otherwise the previous ones (possibly saved before a restart), restricted to verified releases;
+    otherwise the declared ones, restricted likewise. While the model starts, no release takes over
+    another one's share, since that one may be verified a moment later.
 
-    `states` has all releases that run, `verified` those of them that have been verified.
+    `states` has all running releases; `verified` names those that have been verified.
     """
     wanted = {name: weight for name, weight in declared.items() if weight}
     if wanted.keys() <= verified:

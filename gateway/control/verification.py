@@ -1,13 +1,13 @@
 """Verification: a release receives no request on a replica until it has been verified there.
 
-Verified are, in this order: the files on disk and the workers' environment are those of the lock;
-the preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results, or the
-model version's own, come back through Triton, which also warms it up; and the files have not
-changed meanwhile.
+Checked in this order: the files on disk and the workers' environment match the lock; the
+preprocessor reproduces the golden tensors; Triton's tensors fit; the golden results, or the model
+version's own, come back through Triton, which also warms it up; and the files have not changed
+meanwhile.
 
-That Triton serves the locked weights is verified by the files' digests just before and after the
-gateway had it load them, as far as it reads the same file system; for a version that it served
-already, and on other file systems, by the golden results.
+That Triton serves the locked weights is checked by the files' digests right before and after it
+loads them, provided it reads the same file system; otherwise, and for a version that it already
+served, by the golden results.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Verification:
         self._prepared: list[Prepared] = []
 
     async def verify_workers(self) -> None:
-        """Verify what depends neither on files nor on Triton. Raises Misaligned."""
+        """Verify the workers, which depend on neither files nor Triton. Raises Misaligned."""
         identity = self._workers.identity
         require(lock.drift_of_worker(self._locked, identity, self._release.isolation))
         self._goldens = await asyncio.to_thread(
@@ -65,13 +65,13 @@ class Verification:
     async def verify_replica(self, replica: Replica) -> int:
         """Verify the release on one replica; return the load that was verified.
 
-        Raises Misaligned, or GatewayError where Triton does not answer.
+        Raises Misaligned, or GatewayError if Triton does not answer.
         """
         version = ModelVersion(self._folder.name, self._release.model_version)
         loaded = replica.ready[version]
         described = self._workers.identity.description
         if loaded.files != self._locked.model:
-            raise Misaligned("Triton loaded the model from other files than those locked")
+            raise Misaligned("Triton loaded the model from files other than the locked ones")
         require(alignment.specs(described, loaded.inputs, loaded.outputs, loaded.max_batch_size))
         answers: list[bytes | Exception] = []
         for item in self._prepared:
@@ -86,5 +86,5 @@ class Verification:
 
 
 async def verify_files(folder: Path, name: str, release: Release, locked: LockedRelease) -> None:
-    """Verify that the files of a model version are those of the lock. Raises Misaligned."""
+    """Verify that a model version's files match the lock. Raises Misaligned."""
     require(await asyncio.to_thread(lock.drift, folder, name, release, locked))

@@ -1,7 +1,7 @@
-"""`/admin/models/…`: change a model's traffic, shadow and loaded releases; roll back; look back.
+"""`/admin/models/…`: change a model's traffic, shadow and loaded releases; roll back; history.
 
-Each change is an edit of the model's `releases.toml` (`releases/rollout.py`), made in a thread. The
-gateways that watch the file follow, this one among them.
+Each change is an edit of the model's `releases.toml` (`releases/rollout.py`), made in a thread. All
+gateways that watch the file follow, including this one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gateway.releases import history, manifest, rollout
 from gateway.releases.manifest import Compare, Manifest
 from gateway.settings import Settings
 
-#: Whom the history names for changes that came this way.
+#: The author of these changes in the history.
 WHO = "admin"
-#: Headers that tell of a proxy: its address says nothing about the client's.
+#: Headers that reveal a proxy, whose address says nothing about the client's.
 FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip")
 
 
@@ -37,7 +37,7 @@ class Promote(msgspec.Struct, forbid_unknown_fields=True):
     release: str
 
     def apply(self, folder: Path) -> Manifest:
-        """Give the release all traffic."""
+        """Send all traffic to the release."""
         return rollout.promote(folder, self.release, WHO)
 
 
@@ -52,14 +52,14 @@ class Traffic(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Shadow(msgspec.Struct, forbid_unknown_fields=True):
-    """`{"release": "2", "share": 0.5, "compare": "preprocessor"}`; a null release ends it."""
+    """`{"release": "2", "share": 0.5, "compare": "preprocessor"}`; a null release stops it."""
 
     release: str | None
     share: float = 1.0
     compare: Compare = "release"
 
     def apply(self, folder: Path) -> Manifest:
-        """Begin, change or end the shadow."""
+        """Start, change or stop the shadow."""
         return rollout.shadow(folder, self.release, WHO, self.share, self.compare)
 
 
@@ -67,7 +67,7 @@ class Rollback(msgspec.Struct, forbid_unknown_fields=True):
     """`{}`."""
 
     def apply(self, folder: Path) -> Manifest:
-        """Go back to the traffic before the last change."""
+        """Restore the traffic before the last change."""
         return rollout.rollback(folder, WHO)
 
 
@@ -77,7 +77,7 @@ class Load(msgspec.Struct, forbid_unknown_fields=True):
     release: str
 
     def apply(self, folder: Path) -> Manifest:
-        """Have the release loaded."""
+        """Load the release."""
         return rollout.load(folder, self.release, WHO)
 
 
@@ -87,7 +87,7 @@ class Unload(msgspec.Struct, forbid_unknown_fields=True):
     release: str
 
     def apply(self, folder: Path) -> Manifest:
-        """Have the release end; it stays declared."""
+        """Unload the release; it stays declared."""
         return rollout.unload(folder, self.release, WHO)
 
 
@@ -103,23 +103,23 @@ FORMS: dict[str, type[Form]] = {
 
 
 class Admin(Bodied):
-    """Lets in only who may; knows the folders of the models."""
+    """Authorizes callers and finds the folders of models."""
 
     endpoint = "admin"
 
     def initialize(self, settings: Settings) -> None:
-        """Take what the route is configured with."""
+        """Configure the handler (Tornado's hook)."""
         self._settings = settings
         self.limit = settings.max_body_bytes
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Name the scheme with 401, as RFC 9110 asks."""
+        """Name the scheme with 401, as RFC 9110 requires."""
         if isinstance(kwargs.get("exc_info", (None, None))[1], Unauthorized):
             self.set_header("WWW-Authenticate", 'Bearer realm="gateway"')
         super().write_error(status_code, **kwargs)
 
     async def run(self, model: str, work: Callable[[Path], Any]) -> Any:
-        """Do file work on the folder of `model`, in a thread.
+        """Run file operations on the folder of `model` in a thread.
 
         Raises Unauthorized, Forbidden, UnknownModel, RolloutRefused.
         """
@@ -139,12 +139,12 @@ class Change(Admin):
     """`POST`: one change of one model."""
 
     def initialize(self, settings: Settings, form: type[Form]) -> None:  # type: ignore[override]
-        """Take what the route is configured with."""
+        """Configure the handler (Tornado's hook)."""
         super().initialize(settings)
         self._decoder: msgspec.json.Decoder[Form] = msgspec.json.Decoder(form)
 
     async def post(self, model: str) -> None:
-        """Make the change, and answer what holds now. Raises GatewayError."""
+        """Apply the change and answer the result. Raises GatewayError."""
         edited: Manifest = await self.run(model, self._apply)
         unloaded = sorted(edited.releases.keys() - edited.loaded.keys())
         now = {"traffic": edited.traffic, "shadow": edited.shadow, "unloaded": unloaded}
@@ -159,7 +159,7 @@ class History(Admin):
     """`GET`: the last changes of one model."""
 
     async def get(self, model: str) -> None:
-        """Answer the changes, oldest first. Raises GatewayError."""
+        """Answer the last changes, oldest first. Raises GatewayError."""
         self.write_json({"model": model, "history": await self.run(model, history.read)})
 
 
@@ -175,10 +175,10 @@ def routes(settings: Settings) -> list[tuple[str, type[RequestHandler], dict[str
 
 
 def _admit(request: HTTPServerRequest, settings: Settings) -> None:
-    """Let in who has the key or, where none is set, programs of this host.
+    """Authorize callers that present the admin key or, if none is set, programs on this host.
 
-    Never a page of another site that a browser of this host shows: it cannot send the key, sends
-    its own Origin, or (DNS rebinding) its own Host. Raises Unauthorized, Forbidden.
+    Never a page of another site in a browser on this host: it cannot send the key, and sends its
+    own Origin or (DNS rebinding) its own Host. Raises Unauthorized, Forbidden.
     """
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2].lower() != request.host.lower():
@@ -193,9 +193,9 @@ def _admit(request: HTTPServerRequest, settings: Settings) -> None:
     if any(name in request.headers for name in FORWARDED):
         raise Forbidden("No admin key is set: /admin does not answer through a proxy.")
     if not _is_loopback(request.remote_ip or ""):
-        raise Forbidden("No admin key is set: /admin answers only this host.")
+        raise Forbidden("No admin key is set: /admin answers only on this host.")
     if request.host_name != "localhost" and not _is_loopback(request.host_name.strip("[]")):
-        raise Forbidden("No admin key is set: use /admin by a loopback address.")
+        raise Forbidden("No admin key is set: use /admin through a loopback address.")
 
 
 def _is_loopback(text: str) -> bool:

@@ -24,21 +24,21 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Handler(RequestHandler):
     """Answers every failure as RFC 9457 problem JSON and counts every answer.
 
-    Bodies are streamed, so that their limit is the gateway's to enforce and to explain
-    (Tornado's own is an empty 400); handlers that expect no body discard it.
+    Bodies are streamed, so that the gateway enforces and explains their limit (Tornado's own answer
+    is an empty 400); handlers that expect no body discard it.
     """
 
-    #: Metric labels, bounded: the endpoint's name, and a model only where it exists.
+    #: Metric labels, bounded: the endpoint's name, and the model only if it exists.
     endpoint = "other"
     model = ""
-    #: Of the error that was answered; empty where none was.
+    #: The code of the error that was answered, if any.
     code = ""
-    #: Whether machines ask this every few seconds: such answers are logged only for debugging.
+    #: Whether this is polled every few seconds: such answers are logged at debug level.
     probe = False
     request_id = ""
 
     def set_default_headers(self) -> None:
-        """Take over the client's request id, or make one."""
+        """Adopt the client's request id, or make one."""
         # Tornado calls this again before it renders an error; the id must not change then.
         if not self.request_id:
             given = self.request.headers.get("X-Request-Id", "")
@@ -48,7 +48,7 @@ class Handler(RequestHandler):
         self.clear_header("Server")
 
     def data_received(self, chunk: bytes) -> None:
-        """Read a body away that nobody asked for."""
+        """Discard an unexpected body."""
 
     def write_json(self, content: Any) -> None:
         """Finish with `content` as JSON."""
@@ -76,7 +76,7 @@ class Handler(RequestHandler):
         self.finish(msgspec.json.encode(problem))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log only what nobody expected; errors told to the client stand in the request log."""
+        """Log only unexpected errors; those told to the client are in the request log."""
         if not isinstance(value, errors.GatewayError | HTTPError):
             log.error("unexpected", request_id=self.request_id, exc_info=(typ, value, tb))
 
@@ -110,12 +110,12 @@ class Bodied(Handler):
     limit = 0
 
     def prepare(self) -> None:
-        """Begin with an empty body."""
+        """Start with an empty body."""
         self._chunks: list[bytes] = []
         self._size = 0
 
     def data_received(self, chunk: bytes) -> None:
-        """Take the next part of the body."""
+        """Store the next part of the body."""
         self._size += len(chunk)
         if self._size <= self.limit:
             self._chunks.append(chunk)
@@ -137,7 +137,7 @@ class UnknownRoute(Handler):
     """Every path that nothing else handles."""
 
     def refuse(self) -> None:
-        """Refuse, but only once the body is read: the connection stays usable."""
+        """Refuse, once the body has been read: the connection stays usable."""
         raise errors.UnknownRoute(f"There is nothing at {self.request.path[:200]}.")
 
     head = get = post = delete = patch = put = options = refuse
@@ -150,14 +150,14 @@ def _gateway_error(
         return error
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         if handler.request.method not in handler.SUPPORTED_METHODS:
-            # Tornado refuses these before the body is read, and hangs up after the answer.
+            # Tornado refuses these before the body is read, and closes the connection.
             handler.set_header("Connection", "close")
         allowed = [m for m in handler.SUPPORTED_METHODS if _implements(handler, m)]
         handler.set_header("Allow", ", ".join(allowed))
         return errors.MethodNotAllowed(f"Use {' or '.join(allowed)}.")
     if isinstance(error, HTTPError) and status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-        # Tornado's own 400 is a path whose percent-encoding is no UTF-8: it comes before the body
-        # is read, and Tornado hangs up after the answer.
+        # Tornado's own 400 means a path whose percent-encoding is not UTF-8. It comes before the
+        # body is read, and Tornado closes the connection.
         handler.set_header("Connection", "close")
         return errors.UnknownRoute("There is nothing at this path.")
     return errors.GatewayError("The gateway failed on this request; its log has the cause.")

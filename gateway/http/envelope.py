@@ -1,6 +1,6 @@
 """Reads a request's body into payloads: JSON envelopes, raw files, multipart forms.
 
-Instances are cut out of the envelope as they came; only the preprocessor decodes them.
+Instances are cut out of the envelope undecoded; only the preprocessor decodes them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gateway.errors import (
 T = TypeVar("T")
 MULTIPART = "multipart/form-data"
 NONE = msgspec.Raw(b"")
-#: Tornado's own limit of 100 parts would cut batches; the rows are counted later.
+#: Tornado's default of 100 parts would truncate batches; rows are counted later.
 _PARTS = ParseMultipartConfig(max_parts=100_000)
 
 
@@ -92,7 +92,7 @@ def document(content_type: str, body: bytes, decoder: msgspec.json.Decoder[T]) -
 
 
 def require_rows(rows: int, max_rows: int) -> None:
-    """Raise BatchTooLarge, before anything is done for each of the rows."""
+    """Raise BatchTooLarge before any work per row."""
     if rows > max_rows:
         raise BatchTooLarge(f"{rows} instances; at most {max_rows} fit in one batch.")
 
@@ -109,7 +109,7 @@ def _unsupported(kind: str, accepted: Sequence[str]) -> UnsupportedMediaType:
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
-        body.decode()  # what is cut out unread must be text, too
+        body.decode()  # undecoded parts must be text, too
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise BadEnvelope(f"The body is JSON, but not the envelope: {str(error)[:200]}.") from None
@@ -124,7 +124,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 
 def _explained(error: msgspec.DecodeError, body: bytes) -> GatewayError:
-    """Say where in the body the trouble is: which number is NaN, which text no Unicode."""
+    """Locate the fault in the body: which number is NaN, which text is not Unicode."""
     try:
         value = json.loads(body)
     except json.JSONDecodeError as precise:
@@ -146,7 +146,7 @@ def _explained(error: msgspec.DecodeError, body: bytes) -> GatewayError:
 
 
 def _finite(value: Any) -> bool:
-    """Say whether all numbers are finite, as JSON's are."""
+    """Return whether all numbers are finite, as JSON requires."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -166,7 +166,7 @@ def _files(
             raise HTTPInputError("the Content-Type names no boundary")  # noqa: TRY301
         parse_multipart_form_data(boundary.encode(), body, fields, files, config=_PARTS)
     except (HTTPInputError, UnicodeDecodeError) as error:
-        raise BadEnvelope(f"The multipart body cannot be read: {error}.") from None
+        raise BadEnvelope(f"The multipart body is malformed: {error}.") from None
     (parameters,) = fields.pop("parameters", [b""])[-1:]
     inputs = files.pop("inputs", [])
     if "inputs" in fields:

@@ -1,4 +1,4 @@
-"""`GET /livez`, `GET /readyz` and `GET /metrics`: what orchestrators and Prometheus ask."""
+"""`GET /livez`, `GET /readyz` and `GET /metrics`, for orchestrators and Prometheus."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Live(Handler):
     probe = True
 
     def get(self) -> None:
-        """Answer, which is the proof."""
+        """Answer, which proves it."""
         self.write_json({"status": "alive"})
 
     head = get
 
 
 class Ready(Handler):
-    """Whether requests can be answered, and what is dead."""
+    """Whether requests can be answered, and which parts are dead."""
 
     endpoint = "readyz"
     probe = True
@@ -39,7 +39,7 @@ class Ready(Handler):
         self._reconciler = reconciler
 
     def get(self) -> None:
-        """Answer 200 while ready or degraded, else 503; `?model=` asks for one model alone."""
+        """Answer 200 while ready or degraded, else 503; `?model=` judges one model."""
         model = self.get_query_argument("model", None)
         if model is not None and model not in self._reconciler.models:
             raise UnknownModel(f"No model {model[:64]!r} is declared; GET /models lists them.")
@@ -64,7 +64,7 @@ class Metrics(Handler):
         self._reconciler = reconciler
 
     def get(self) -> None:
-        """Render all metrics as of now."""
+        """Render all metrics."""
         self._readiness.show()
         models = self._reconciler.models
         present = {(model, name) for model, state in models.items() for name in state.runtimes}

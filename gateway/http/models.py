@@ -1,4 +1,4 @@
-"""`GET /models` and `GET /models/{model}`: what is served, and how to ask for it."""
+"""`GET /models` and `GET /models/{model}`: what is served, and how to request it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.serving.shadow import Shadows
 
 
 class _Described(Handler):
-    """Knows the models."""
+    """Base of the handlers that describe models."""
 
     endpoint = "models"
 
@@ -53,10 +53,10 @@ class Model(_Described):
 
 
 class ModelShadow(_Described):
-    """How a model's shadow release differs from the one that answers."""
+    """How a model's shadow differs from the releases that answer."""
 
     def get(self, model: str) -> None:
-        """Report what has been seen so far; null without a shadow. Raises UnknownModel."""
+        """Answer the findings so far; null without a shadow. Raises UnknownModel."""
         declared = self.state_of(model).declaration.manifest
         shadow = declared.shadow if declared else None
         report = self._shadows.report(model, shadow) if shadow else None

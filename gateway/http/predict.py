@@ -18,15 +18,15 @@ from gateway.serving.predict import Predictor
 from gateway.serving.request import Request
 from gateway.settings import Settings
 
-#: Bodies above this many bytes are decoded in a thread, so that the event loop goes on.
+#: Bodies above this many bytes are decoded in a thread, to keep the event loop free.
 LARGE = 256 << 10
-#: Status in the log where the client did not wait for its answer (nginx's convention).
+#: Status in the log if the client did not wait for its answer (nginx's convention).
 CLIENT_CLOSED = 499
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 
 class Form(NamedTuple):
-    """What tells the two endpoints apart: how a body is read, and how results are framed."""
+    """How the two endpoints differ: reading bodies and framing results."""
 
     endpoint: str
     read: Callable[[str, bytes, Sequence[str], int], list[Payload]]
@@ -52,7 +52,7 @@ class Predict(Bodied):
         self._task: asyncio.Task[Any] | None = None
 
     def on_connection_close(self) -> None:
-        """Stop working for a client that has gone."""
+        """Stop working for a client that has disconnected."""
         self._gone = True
         if self._task is not None:
             self._task.cancel()
@@ -87,7 +87,7 @@ class Predict(Bodied):
         await self.finish(form.opening + b",".join(prediction.results) + form.closing + stamps)
 
     async def _payloads(self, description: Description) -> list[Payload]:
-        """Read the body's instances, as a release with this description takes them."""
+        """Read the body's instances, as a release with this description accepts them."""
         body = self.body()
         given = self.request.headers.get("Content-Type", JSON)
         read, media_types = self._form.read, description.media_types

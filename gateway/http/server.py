@@ -1,11 +1,11 @@
-"""Tornado's HTTP server and event loop, with less to do for each request.
+"""Tornado's HTTP server and event loop, with less work per request.
 
 Tornado's own timeouts cost each request a timer and a chain of futures; here a request only notes
-by when what it waits for must have arrived, and one timer looks after all connections.
+when it must have arrived, and one timer checks all connections.
 
-A Tornado stream stops watching its socket once it has a request's head, and begins again when it
-has taken the body, a moment later; each time uvloop drops its handle and makes another, with six
-system calls. Here a socket stays watched until something arrives that no reader waits for.
+A Tornado stream stops watching its socket once it has a request's head, and resumes when it has
+read the body, a moment later; each time uvloop drops its handle and makes another, with six system
+calls. Here a socket stays watched until something arrives that no reader waits for.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from tornado.iostream import IOStream
 from tornado.platform.asyncio import AsyncIOMainLoop
 from tornado.web import Application
 
-#: Seconds that an idle connection is kept, in which the next request's head must have arrived.
+#: Close a connection on which no complete request head has arrived for this many seconds.
 IDLE_SECONDS = 300.0
-#: Seconds in which a request's body must have arrived; who is slower loses the connection.
+#: Close a connection whose request body has not arrived after this many seconds.
 BODY_SECONDS = 60.0
-#: Seconds between two looks at what is overdue, and at answers that are being written.
+#: Seconds between checks for overdue connections, and for answers still being written.
 LOOK_SECONDS = 1.0
 FLUSH_PAUSE = 0.01
 
 
 class Loop(AsyncIOMainLoop):
-    """The loop of this thread from now on, if made before Tornado makes its own."""
+    """Becomes this thread's loop if created before Tornado creates its own."""
 
     def initialize(self, **options: Any) -> None:  # type: ignore[override]
-        """Begin with nothing watched (Tornado's hook instead of `__init__`)."""
+        """Set up (Tornado's hook instead of `__init__`)."""
         self._unwanted: set[int] = set()
         super().initialize(**options)
 
@@ -60,7 +60,7 @@ class Loop(AsyncIOMainLoop):
         super().add_handler(fd, unless_unwanted, events)
 
     def update_handler(self, fd: Any, events: int) -> None:
-        """Watch a socket for these events from now on (Tornado's hook)."""
+        """Change the events that a socket is watched for (Tornado's hook)."""
         number, _ = self.split_fd(fd)
         if events & IOLoop.READ:
             self._unwanted.discard(number)
@@ -70,13 +70,13 @@ class Loop(AsyncIOMainLoop):
         super().update_handler(fd, events)
 
     def remove_handler(self, fd: Any) -> None:
-        """Watch a socket no longer (Tornado's hook)."""
+        """Stop watching a socket (Tornado's hook)."""
         self._unwanted.discard(self.split_fd(fd)[0])
         super().remove_handler(fd)
 
 
 class Patience:
-    """By when each connection must have sent what it owes; those that have not are closed."""
+    """When each connection must have sent what it owes; overdue ones are closed."""
 
     def __init__(self) -> None:
         self._due: dict[IOStream, float] = {}
@@ -84,14 +84,14 @@ class Patience:
         self._looking = False
 
     def give(self, stream: IOStream, seconds: float) -> None:
-        """Wait that long for a connection, from now on."""
+        """Wait this long for a connection, from now."""
         self._due[stream] = self._loop.time() + seconds
         if not self._looking:
             self._looking = True
             self._loop.call_later(LOOK_SECONDS, self._look)
 
     def end(self, stream: IOStream) -> None:
-        """Wait no longer: it has sent all, or is gone."""
+        """Stop waiting for a connection: it has sent everything, or is gone."""
         self._due.pop(stream, None)
 
     def _look(self) -> None:
@@ -105,13 +105,13 @@ class Patience:
 
 
 def install_loop() -> None:
-    """Make Tornado use `Loop` in this thread; to be called before anything else of Tornado's."""
+    """Make Tornado use `Loop` in this thread; call it before anything else of Tornado."""
     if IOLoop.current(instance=False) is None:
         Loop()
 
 
 class Server(HTTPServer):
-    """Serves an application; closes connections that keep it waiting for too long."""
+    """Serves an application; closes connections that keep it waiting too long."""
 
     def initialize(self, application: Application, **options: Any) -> None:  # type: ignore[override]
         """Set up (Tornado's hook instead of `__init__`); `options` are those of its server."""
@@ -120,14 +120,14 @@ class Server(HTTPServer):
         self._patience = Patience()
 
     async def flushed(self) -> None:
-        """Wait until every answer has left for its client."""
+        """Wait until every answer has been written to its client."""
         while any(conn.stream.writing() for conn in self._connections):  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_PAUSE)
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        """Begin to wait for a request (Tornado's hook)."""
+        """Start to wait for a request (Tornado's hook)."""
         stream = cast("HTTP1Connection", request_conn).stream
         return _Awaited(super().start_request(server_conn, request_conn), stream, self._patience)
 
@@ -138,7 +138,7 @@ class Server(HTTPServer):
 
 
 class _Awaited(HTTPMessageDelegate):
-    """A request on its way in: gives its head, then its body, time to arrive."""
+    """An incoming request: limits the time for its head, then for its body."""
 
     def __init__(self, delegate: HTTPMessageDelegate, stream: IOStream, patience: Patience) -> None:
         self._delegate = delegate
@@ -149,7 +149,7 @@ class _Awaited(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        """Pass on that the head is there."""
+        """Note the head and pass it on."""
         self._patience.give(self._stream, BODY_SECONDS)
         return self._delegate.headers_received(start_line, headers)
 
@@ -158,7 +158,7 @@ class _Awaited(HTTPMessageDelegate):
         return self._delegate.data_received(chunk)
 
     def finish(self) -> None:
-        """Pass on that the body is there."""
+        """Note the end of the body and pass it on."""
         self._patience.end(self._stream)
         self._delegate.finish()
 

@@ -18,12 +18,12 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two attempts to reach a worker that is starting.
 RETRY = 0.05
-#: Seconds that a worker may take to say who it is.
+#: Seconds that a worker may take to identify itself.
 INTRODUCE_SECONDS = 60.0
 
 
 class WorkerLost(ConnectionError):
-    """The worker died, hung or hung up before it replied."""
+    """The worker died, hung or disconnected before it replied."""
 
 
 class WorkerHung(WorkerLost):
@@ -31,13 +31,13 @@ class WorkerHung(WorkerLost):
 
 
 class NoWorker(WorkerLost):
-    """There is no worker to ask."""
+    """No worker is connected."""
 
 
 class WorkerConnection:
-    """Connects to the worker behind `socket`, again and again, until closed.
+    """Connects, and reconnects, to the worker behind `socket` until closed.
 
-    `met` is given the worker's identity after each (re)connection and says whether to use it.
+    `met` receives the worker's identity after each connection and returns whether to use it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class WorkerConnection:
         return future
 
     async def close(self) -> None:
-        """Hang up for good."""
+        """Disconnect for good."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -138,7 +138,7 @@ class WorkerConnection:
                 future.set_exception(WorkerLost("the worker died"))
 
     def _kill(self, seconds: float) -> None:
-        self.connected = False  # at once: nobody else may ask a worker that is being killed
+        self.connected = False  # immediately: no one may ask a worker that is being killed
         if self._pid:
             log.error("worker hangs: killed", pid=self._pid, seconds=seconds)
             with suppress(ProcessLookupError):

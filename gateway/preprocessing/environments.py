@@ -1,7 +1,7 @@
 """Isolated environments: one venv per distinct set of locked requirements, built by uv.
 
-Cached by digest and shared by all releases with equal locks. A build happens in a folder of its
-own that is renamed into place when it is whole: a killed build leaves nothing half-used.
+Cached by digest and shared by all releases with equal locks. A build happens in a temporary folder
+that is renamed into place when complete, so that a killed build leaves nothing half-done in use.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from gateway.system.files import waiting
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that building one environment may take.
+#: Give up on building an environment after this many seconds.
 BUILD_SECONDS = 900
 BUILDING = ".building-"
-#: Held by whoever builds or removes: one at a time on a host.
+#: Held while building or removing, by one process at a time per host.
 LOCK = ".lock"
 REQUIREMENTS = "requirements.txt"
 PYTHON = "bin/python"
 
 
 class EnvironmentFailure(RuntimeError):
-    """An environment could not be built; the message has uv's words or the missing wheels."""
+    """An environment could not be built; the message has uv's output or the missing wheels."""
 
 
 class Environments:
     """The environments of a host, under `root`.
 
-    `wheelhouse` holds wheels that no index has; `offline` forbids any index. `prebuilt` is a
-    folder of environments that is looked in first and never written.
+    `wheelhouse` holds wheels that no index has; `offline` forbids indexes. `prebuilt` is a folder
+    of environments that is searched first and never written.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Environments:
     async def python(self, requirements: Sequence[str]) -> Path:
         """Return the interpreter of the environment with exactly these pinned requirements.
 
-        Builds it if need be. Raises EnvironmentFailure.
+        Builds it if necessary. Raises EnvironmentFailure.
         """
         name = digest(requirements)
-        # Not every image has the interpreter where the builder had it: then another is built.
+        # An image may have its interpreter elsewhere than the builder: then build another.
         if self._prebuilt and os.access(python := self._prebuilt / name / PYTHON, os.X_OK):
             return python
         folder = self._root / name
@@ -77,21 +77,21 @@ class Environments:
         return folder / PYTHON
 
     def collect(self, used: Collection[str]) -> list[str]:
-        """Remove every environment whose digest is not in `used`; returns what was removed.
+        """Remove every environment whose digest is not in `used`; return what was removed.
 
-        Waits for builds under way; what killed builds left behind goes too.
+        Waits for builds in progress, and also removes what killed builds left behind.
         """
         if not self._root.exists():
             return []
         with waiting(self._root / LOCK):
             removed = [name for name in self._folders() if name not in used]
             for name in removed:
-                # Renamed first: an environment half removed must not look like a whole one.
+                # Renamed first: a half-removed environment must not look complete.
                 shutil.rmtree((self._root / name).rename(self._root / f"{BUILDING}{name}"))
         return removed
 
     def built(self) -> list[str]:
-        """Return the digests of all environments that are whole, without the prebuilt ones."""
+        """Return the digests of all complete environments except prebuilt ones."""
         return [name for name in self._folders() if not name.startswith(BUILDING)]
 
     def prebuilt(self) -> list[str]:
@@ -121,14 +121,14 @@ class Environments:
 
     def _build(self, folder: Path, requirements: Sequence[str]) -> None:
         log.info("building an environment", requirements=requirements[:1])
-        self._wheelhouse.mkdir(parents=True, exist_ok=True)  # uv refuses a missing one
+        self._wheelhouse.mkdir(parents=True, exist_ok=True)  # uv rejects a missing one
         (folder / REQUIREMENTS).write_text("\n".join(requirements) + "\n")
         run_uv("venv", "--allow-existing", "--relocatable", "--python", sys.executable, folder)
         offline = ("--offline", "--no-index") if self._offline else ()
         try:
             run_uv(
                 *("pip", "install", "--python", folder / PYTHON, "--require-hashes", "--no-deps"),
-                # Copies, not links into uv's cache: an edit of one environment stays in it.
+                # Copies, not links into uv's cache, which an edit of an environment would change.
                 *("--compile-bytecode", "--link-mode", "copy", "--only-binary", ":all:"),
                 *("--find-links", self._wheelhouse, *offline),
                 *("--requirements", folder / REQUIREMENTS),
@@ -139,24 +139,24 @@ class Environments:
                 raise
             raise EnvironmentFailure(
                 f"offline is set and the wheelhouse {self._wheelhouse} lacks {', '.join(lacking)}:"
-                f" run `{wheels.COMPLETE}` where there is a network, and copy the wheelhouse here"
+                f" run `{wheels.COMPLETE}` on a host with a network, and copy the wheelhouse here"
             ) from None
 
 
 def digest(requirements: Sequence[str]) -> str:
-    """Name the environment of these requirements on this kind of machine and Python."""
+    """Return the name of these requirements' environment on this kind of machine and Python."""
     machine = (*platform.python_version_tuple()[:2], platform.machine(), *platform.libc_ver())
     return hashlib.sha256("\n".join((*machine, *requirements)).encode()).hexdigest()[:24]
 
 
 def run_uv(*arguments: str | Path, **variables: str) -> str:
-    """Run uv, with these environment variables too, and return what it printed.
+    """Run uv, with these additional environment variables, and return its output.
 
-    Raises EnvironmentFailure with its last words.
+    Raises EnvironmentFailure with the end of its error output.
     """
     command = [find_uv_bin(), "--no-progress", "--color", "never", *map(str, arguments)]
     quiet = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    if not _cache_is_writable():  # uv would refuse to start; this way it uses a temporary folder
+    if not _cache_is_writable():  # uv would not start; without a cache it uses a temporary folder
         quiet["UV_NO_CACHE"] = "1"
     try:
         done = subprocess.run(  # noqa: S603
@@ -168,7 +168,9 @@ def run_uv(*arguments: str | Path, **variables: str) -> str:
             env=quiet | variables,
         )
     except subprocess.TimeoutExpired:
-        raise EnvironmentFailure(f"uv {arguments[0]}: not done in {BUILD_SECONDS} s") from None
+        raise EnvironmentFailure(
+            f"uv {arguments[0]}: not finished after {BUILD_SECONDS} s"
+        ) from None
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if not line.startswith("Using Python")]
         raise EnvironmentFailure("\n".join(words[-8:]).strip())
@@ -176,7 +178,7 @@ def run_uv(*arguments: str | Path, **variables: str) -> str:
 
 
 def _cache_is_writable() -> bool:
-    """Say whether uv can write its cache: the user of a container may have no home."""
+    """Return whether uv can write its cache: a container's user may have no home."""
     try:
         shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # neither HOME nor an entry in the password file
@@ -187,7 +189,7 @@ def _cache_is_writable() -> bool:
 
 
 def _open_to_all(root: Path) -> None:
-    """Let every user read and run what the builder can; only the builder may write."""
+    """Let every user read and execute what the builder can; only the builder may write."""
     for folder, _, files in os.walk(root):
         for path in (Path(folder), *(Path(folder, file) for file in files)):
             mode = path.lstat().st_mode

@@ -15,10 +15,7 @@ from gateway.preprocessing.status import WorkerState, WorkerStatus
 
 
 class InlinePreprocessing:
-    """Pre- and postprocessing of one release, in a few threads of its own.
-
-    `identity` says which package and version does it.
-    """
+    """Pre- and postprocessing of one release, in a few threads of its own."""
 
     status = WorkerStatus(WorkerState.READY)
     refused = False
@@ -43,5 +40,5 @@ class InlinePreprocessing:
         return await loop.run_in_executor(self._pool, self._runner.finish, outputs, contexts)
 
     async def close(self) -> None:
-        """End the threads; one that hangs is left to the end of the process."""
+        """End the threads; one that hangs ends with the process."""
         self._pool.shutdown(wait=False, cancel_futures=True)

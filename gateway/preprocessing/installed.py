@@ -17,8 +17,8 @@ class PreprocessorUnavailable(RuntimeError):
 def load(requirement: str) -> tuple[Identity, Runner]:
     """Import and build the preprocessor that `requirement` (PEP 508) names.
 
-    Returns what was found and its runner. Raises PreprocessorUnavailable
-    when the requirement is malformed or not satisfied here, or the preprocessor does not start.
+    Returns its identity and runner. Raises PreprocessorUnavailable if the requirement is malformed
+    or not satisfied here, or the preprocessor does not start.
     """
     try:
         wanted = Requirement(requirement)
@@ -30,7 +30,7 @@ def load(requirement: str) -> tuple[Identity, Runner]:
     except Exception as error:
         raise PreprocessorUnavailable(f"{requirement} cannot be imported: {error}") from error
     if not wanted.specifier.contains(version, prereleases=True):
-        raise PreprocessorUnavailable(f"{requirement} is required, {version} is installed")
+        raise PreprocessorUnavailable(f"{requirement} is required, but {version} is installed")
     try:
         return identity(wanted.name, version, factory), Runner(factory())
     except Exception as error:

@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 
 class WorkerPool:
-    """Pre- and postprocessing in other processes. `start` before use.
+    """Pre- and postprocessing in other processes. Call `start` before use.
 
-    `refused` says whether the last worker that came up differed from the first one.
+    `refused` says whether the last worker to start differed from the first one.
     """
 
     def __init__(self, options: PoolOptions) -> None:
@@ -43,14 +43,14 @@ class WorkerPool:
 
     @property
     def identity(self) -> wire.Identity:
-        """What its workers say of themselves."""
+        """How its workers identify themselves."""
         if self._identity is None:
             raise PreprocessorUnavailable(f"{self._options.distribution} was not started")
         return self._identity
 
     @property
     def status(self) -> WorkerStatus:
-        """Whether a worker can be asked."""
+        """Whether any worker can be asked."""
         if self.refused:
             return WorkerStatus(WorkerState.REFUSED, self._refusal)
         if not any(connection.connected for connection in self._connections):
@@ -64,7 +64,7 @@ class WorkerPool:
 
     @property
     def dead(self) -> Mapping[str, str]:
-        """The workers that cannot be asked now, with the reason."""
+        """The workers that cannot be asked, with the reason."""
         return {
             f"{self._options.distribution}, worker {index}": self._crash or "does not answer"
             for index, connection in enumerate(self._connections)
@@ -74,7 +74,7 @@ class WorkerPool:
     async def start(self) -> None:
         """Wait for the first worker.
 
-        Raises PreprocessorUnavailable with the reason when none comes up in time.
+        Raises PreprocessorUnavailable with the reason if none starts in time.
         """
         options = self._options
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,11 +87,11 @@ class WorkerPool:
                 await self._met.wait()
         except TimeoutError:
             await self.close()
-            reason = self._crash or f"not up within {options.start_seconds:g} s"
+            reason = self._crash or f"not started within {options.start_seconds:g} s"
             raise PreprocessorUnavailable(f"{options.distribution}: {reason}") from None
 
     async def close(self) -> None:
-        """Hang up; the owner's workers end."""
+        """Disconnect; end the workers that this gateway owns."""
         for connection in self._connections:
             await connection.close()
         if self._processes:
@@ -99,7 +99,7 @@ class WorkerPool:
 
     @property
     def _crash(self) -> str:
-        """How the last worker of this gateway ended; empty if none did."""
+        """How this gateway's last dead worker ended; empty if none has."""
         return self._processes.crash if self._processes else ""
 
     async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
@@ -140,9 +140,9 @@ class WorkerPool:
         items: Sequence[Any],
         lost: WorkerLost,
     ) -> list[T | Exception]:
-        """Ask for each item by itself after a worker died of all of them.
+        """Ask for each item separately after a worker died while it had all of them.
 
-        So nothing is lost with a worker, and what killed it takes no neighbour along.
+        So no item is lost with a worker, and the one that killed it fails alone.
         """
         log.warning("worker lost", distribution=self._options.distribution, reason=str(lost))
         return [await self._alone(ask, item, lost) for item in items]
@@ -153,27 +153,27 @@ class WorkerPool:
         item: Any,
         lost: WorkerLost,
     ) -> T | Exception:
-        """Ask for one item; twice if the worker dies, as that may have had another reason."""
+        """Ask for one item; again if the worker dies, as that may have another cause."""
         for _ in range(2):
             try:
                 (result,) = await ask([item])
             except NoWorker:
-                continue  # what was lost before says more
+                continue  # the earlier loss says more
             except WorkerLost as error:
                 lost = error
                 if isinstance(error, WorkerHung):
                     break
             else:
                 return result
-        return wire.WorkerFailure(f"the worker died of it again: {lost}")
+        return wire.WorkerFailure(f"the worker died again: {lost}")
 
     async def _ask(self, request: wire.Request, reply: type[Any]) -> Any:
-        """Ask the least busy worker; waits for one to come up as long as a call may take."""
+        """Ask the least busy worker; waits for one to start for as long as a call may take."""
         connection = self._least_busy()
         deadline = time.monotonic() + self._options.call_seconds
         while connection is None:
             if time.monotonic() > deadline:
-                raise NoWorker("no worker is up")
+                raise NoWorker("no worker is running")
             await asyncio.sleep(0.01)
             connection = self._least_busy()
         answer = await connection.ask(request, self._options.call_seconds)
@@ -182,7 +182,7 @@ class WorkerPool:
         return answer
 
     def _least_busy(self) -> WorkerConnection | None:
-        """Return the connected worker with the fewest requests; None where none is connected."""
+        """Return the connected worker with the fewest requests, if any is connected."""
         found = None
         for each in self._connections:
             if each.connected and (found is None or len(each.waiting) < len(found.waiting)):
@@ -190,7 +190,7 @@ class WorkerPool:
         return found
 
     async def _introduced(self, connection: WorkerConnection, identity: wire.Identity) -> bool:
-        """Accept a worker that is what the first one was: what was proven of that holds for it."""
+        """Accept a worker that is equal to the first one, which has been verified."""
         if self._identity is None:
             self._identity = identity
             self._met.set()
@@ -204,13 +204,13 @@ class WorkerPool:
     async def _differs(
         self, connection: WorkerConnection, identity: wire.Identity, known: wire.Identity
     ) -> str:
-        """Say how a worker differs from the first one; its golden tensors are tried, too."""
+        """Return how a worker differs from the first one, in identity or golden tensors."""
         if msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
-            return "a worker came up in a changed environment"
+            return "a worker started in a changed environment"
         request = wire.Prepare(0, [golden.payload for golden in known.goldens])
         reply = await connection.ask(request, self._options.call_seconds)
         if not isinstance(reply, wire.Prepareds):
-            return "a worker answers something else than it was asked"
+            return "a worker gave a reply of the wrong kind"
         for golden, item in zip(known.goldens, map(wire.prepared_of, reply.items), strict=True):
             if isinstance(item, Exception):
                 return f"a worker fails on golden case {golden.name!r}: {item}"

@@ -1,4 +1,4 @@
-"""How the workers of a preprocessor are."""
+"""The states of a preprocessor's workers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class WorkerState(StrEnum):
     """What a release can expect of its preprocessor."""
 
     READY = "ready"
-    DOWN = "down"  # no worker answers; one is started again
-    REFUSED = "refused"  # a worker came up that differs from the one that was verified
+    DOWN = "down"  # no worker answers; they are being restarted
+    REFUSED = "refused"  # a worker started that differs from the verified one
 
 
 class WorkerStatus(NamedTuple):

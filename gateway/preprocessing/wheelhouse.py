@@ -1,6 +1,6 @@
-"""The wheelhouse: which locked wheels it lacks, and how it gets them.
+"""The wheelhouse: finds and downloads the locked wheels that it lacks.
 
-`gateway wheels` puts the repository's own wheels there; what they depend on comes from an index.
+`gateway wheels` puts the repository's own wheels there; their dependencies come from an index.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from packaging.requirements import Requirement
 from packaging.tags import sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-#: Seconds that downloading the wheels of one environment may take.
+#: Give up on downloading an environment's wheels after this many seconds.
 DOWNLOAD_SECONDS = 900
 COMPLETE = "gateway environments build --complete-wheelhouse"
 
 
 class DownloadFailure(RuntimeError):
-    """A locked wheel could not be put into the wheelhouse; the message ends with pip's words."""
+    """A locked wheel could not be downloaded; the message ends with pip's output."""
 
 
 def missing(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
-    """Return the locked `name==version` of this Python and machine without a wheel there."""
+    """Return the locked `name==version` that lack a wheel for this Python and machine."""
     here, found = set(sys_tags()), set()
     for path in wheelhouse.glob("*.whl"):
         try:
@@ -48,9 +48,9 @@ def missing(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
 
 
 def complete(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
-    """Put every locked wheel of this Python and machine there; return the names of new files.
+    """Download every locked wheel for this Python and machine; return the new files' names.
 
-    pip downloads them, as uv cannot, and verifies their hashes. Raises DownloadFailure.
+    Uses pip, since uv cannot download, and verifies the hashes. Raises DownloadFailure.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=wheelhouse) as folder:
@@ -67,7 +67,7 @@ def complete(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
 
 
 def _add(wheel: Path, wheelhouse: Path) -> bool:
-    """Move a wheel there, whole; say whether it is new. Raises DownloadFailure."""
+    """Move a wheel there atomically; return whether it is new. Raises DownloadFailure."""
     target = wheelhouse / wheel.name
     if not target.exists():
         wheel.chmod(0o644)
@@ -85,7 +85,7 @@ def _pip(*arguments: str | Path) -> None:
             command, capture_output=True, text=True, check=False, timeout=DOWNLOAD_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise DownloadFailure(f"pip download: not done in {DOWNLOAD_SECONDS} s") from None
+        raise DownloadFailure(f"pip download: not finished after {DOWNLOAD_SECONDS} s") from None
     if "No module named pip" in done.stderr:
         raise DownloadFailure(
             f"{sys.executable} has no pip, which downloads the wheels: install pip into its"

@@ -1,7 +1,7 @@
 """The worker processes of one pool, run by one of the gateways that share it.
 
-Whoever holds the pool's lock file owns the processes: it starts them, and restarts them with
-back-off when they die. When the owner goes, its workers go with it and another gateway takes over.
+The gateway that holds the pool's lock file owns the processes: it starts them, and restarts them
+with back-off. When the owner ends, its workers do, too, and another gateway takes over.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BACKOFF = Backoff(first=0.1, longest=10.0, stable=10.0)
 TAKEOVER = 0.2
 LOG_TAIL = 3
 
-#: One thread each: the pool is as wide as it is meant to be, and nothing is fetched at run time.
+#: One thread per worker: the pool's size sets the parallelism. Nothing is downloaded at run time.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -66,7 +66,7 @@ class WorkerProcesses:
         return [child.status.pid for child in self._supervisors if child.status.pid]
 
     async def close(self) -> None:
-        """End the processes that this gateway owns, and give the ownership away."""
+        """End the processes that this gateway owns, and give up the ownership."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -82,7 +82,7 @@ class WorkerProcesses:
                 await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors))
 
     async def _owned(self) -> IO[bytes]:
-        """Return the pool's lock, once this gateway has it."""
+        """Return the pool's lock once this gateway holds it."""
         path = self._options.folder / "owner.lock"
         while True:
             try:

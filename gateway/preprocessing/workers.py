@@ -1,4 +1,4 @@
-"""Gives each release its worker: a pool in its locked environment, or threads of this process."""
+"""Runs each release's preprocessor: in workers with its locked environment, or in threads."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from gateway.system import limits
 
 
 class Preprocessing(Protocol):
-    """Where pre- and postprocessing of one release run."""
+    """Pre- and postprocessing of one release, wherever it runs."""
 
     @property
     def identity(self) -> Identity:
-        """What runs there."""
+        """Which package and version runs."""
 
     @property
     def status(self) -> WorkerStatus:
-        """How it is."""
+        """Its present state."""
 
     @property
     def refused(self) -> bool:
-        """Whether its workers differ from those that were verified."""
+        """Whether its workers differ from the verified ones."""
 
     @property
     def pids(self) -> Sequence[int]:
-        """Its processes that this gateway runs."""
+        """Those of its processes that this gateway runs."""
 
     @property
     def dead(self) -> Mapping[str, str]:
-        """Its parts that do not work now, with the reason."""
+        """Its dead parts, with the reason."""
 
     async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
         """Preprocess; an entry is an exception where that payload failed."""
@@ -56,11 +56,11 @@ class Preprocessing(Protocol):
         """Postprocess a call's outputs to JSON text; an exception where that row failed."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Release its resources."""
 
 
 class Workers:
-    """Makes workers; one for each release that asks."""
+    """Makes the preprocessing of each release."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

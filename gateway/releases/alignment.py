@@ -1,7 +1,7 @@
-"""The proof that a release fits: what it declares against what is there, and its golden cases.
+"""Alignment: compares what a release declares with what is there, and runs its golden cases.
 
-Pure comparisons; `serving/gate.py` gathers the evidence. Each returns sentences naming every
-difference, none where all agree; `require` turns them into an error.
+Pure comparisons; `control/verification.py` gathers the evidence. Each returns one sentence per
+difference, or none; `require` turns them into an error.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ TRITON_DTYPES = {
     **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
     **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
 }
-#: Differences that one message names.
+#: Most differences named in one message.
 MOST = 5
 #: Tensor name → Triton's dtype and the dims of one row.
 Served = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class Misaligned(RuntimeError):
-    """A release that must not get traffic; the message says why, for operators."""
+    """A release that must not receive traffic; the message tells operators why."""
 
 
 def require(differences: Iterable[str], where: str = "") -> None:
-    """Raise Misaligned where anything differs; its message begins with `where`."""
+    """Raise Misaligned if there are differences; the message begins with `where`."""
     if found := list(differences):
         more = f" (and {len(found) - MOST} more)" if len(found) > MOST else ""
         raise Misaligned(where + "; ".join(found[:MOST]) + more)
@@ -40,7 +40,7 @@ def specs(
     described: Description, inputs: Served, outputs: Served, max_batch_size: int
 ) -> list[str]:
     """Compare a preprocessor's tensors with those that Triton serves."""
-    found = [] if max_batch_size else ["the model takes no batches (max_batch_size 0)"]
+    found = [] if max_batch_size else ["the model does not batch (max_batch_size is 0)"]
     found += _tensors("input", described.tensors, inputs)
     found += _tensors("output", described.outputs, outputs)
     declared = {spec.name for spec in described.tensors}
@@ -51,7 +51,7 @@ def specs(
 
 
 def tensors(goldens: Sequence[Golden], prepared: Sequence[Prepared | Exception]) -> list[str]:
-    """Compare what the preprocessor makes of the golden cases with their golden tensors."""
+    """Compare the tensors that the preprocessor makes of the golden cases with the golden ones."""
     return list(_tensor_differences(goldens, prepared))
 
 
@@ -60,7 +60,7 @@ def results(
 ) -> list[str]:
     """Compare the answers that came back through Triton with the golden results.
 
-    `tolerance` replaces the cases' own, where a release declares one.
+    `tolerance`, if given, replaces that of the cases.
     """
     return list(_result_differences(goldens, answers, tolerance))
 
@@ -77,7 +77,8 @@ def _tensors(kind: str, declared: Sequence[TensorSpec], served: Served) -> Itera
             -1 not in (want, got) and want != got
             for want, got in zip(spec.shape, dims, strict=True)
         ):
-            yield f"{kind} {spec.name!r}: {list(spec.shape)} is declared, not {list(dims)}"
+            shape = list(spec.shape)
+            yield f"{kind} {spec.name!r}: {shape} is declared, the model has {list(dims)}"
 
 
 def _tensor_differences(

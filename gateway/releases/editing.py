@@ -1,4 +1,4 @@
-"""Edits the text of a `releases.toml`, keeping comments and form."""
+"""Edits the text of a `releases.toml`, keeping comments and layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.releases.manifest import Manifest, Shadow
 
 
 class Wanted(NamedTuple):
-    """What a manifest is to say: the weights, the shadow, and which releases are not loaded."""
+    """The desired content of a manifest: weights, shadow, and which releases are not loaded."""
 
     weights: Mapping[str, int]
     shadow: Shadow | None
@@ -22,13 +22,13 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, declared: Manifest) -> Wanted:
-        """Return what a manifest says."""
+        """Return a manifest's present content."""
         unloaded = frozenset(declared.releases.keys() - declared.loaded.keys())
         return cls(declared.traffic, declared.shadow, unloaded)
 
 
 def written(text: str, target: Wanted) -> str:
-    """Return the text of a manifest, which is valid, changed to what is wanted."""
+    """Return the text of a valid manifest, edited to the desired content."""
     document = tomlkit.parse(text)
     _weigh(cast("MutableMapping[str, Any]", document["traffic"]), target.weights)
     releases = cast("MutableMapping[str, MutableMapping[str, Any]]", document["releases"])
@@ -53,7 +53,7 @@ def written(text: str, target: Wanted) -> str:
 
 
 def means(edited: Manifest, declared: Manifest, target: Wanted) -> bool:
-    """Say whether an edit of `declared` says what was meant, and nothing else."""
+    """Return whether an edit of `declared` has the desired content and no other change."""
     releases = {
         name: replace(release, load=name not in target.unloaded)
         for name, release in declared.releases.items()
@@ -72,7 +72,7 @@ def _weigh(table: MutableMapping[str, Any], weights: Mapping[str, int]) -> None:
 
 
 def _append(table: Table, name: str, value: Any) -> None:
-    """Add a key behind the last one, before comments that lead over to the next table."""
+    """Add a key after the last one, before comments that belong to the next table."""
     body, tail = table.value.body, []
     while body and body[-1][0] is None:
         tail.append(body.pop()[1])

@@ -1,8 +1,8 @@
-"""`goldens.json` of a model version: the results that this version has for the golden cases.
+"""`goldens.json` of a model version: that version's results of the golden cases.
 
-The cases, with their inputs and tensors, are the preprocessor's and travel in its wheel; so do the
-results of the model version that it was written for. Another version that the same wheel serves
-says here what it answers. The file lies beside the model's and is locked with them.
+The cases, with their inputs and tensors, travel in the preprocessor's wheel, with the results of
+the model version that it was written for. Another version behind the same wheel records its own
+results here. The file lies beside the model file and is locked with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.releases.alignment import Misaligned, require
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The result of the case `name`. Without a tolerance of its own, that of the case holds."""
+    """The result of the case `name`; the default tolerance is the case's."""
 
     name: str
     output: Any
@@ -29,8 +29,8 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def of_version(folder: Path, version: int, goldens: Sequence[Golden]) -> list[Golden]:
     """Return a preprocessor's cases with the results of a version of the model in `folder`.
 
-    They are the cases' own where the version has no file. Raises Misaligned, naming file and
-    key, where the file is malformed or does not have exactly these cases.
+    Without such a file they are the cases' own. Raises Misaligned, naming file and key, if the file
+    is malformed or does not have exactly these cases.
     """
     where = f"{folder.name}/{version}/{FILE}: "
     try:
@@ -52,7 +52,7 @@ def _differences(results: Sequence[Result], goldens: Sequence[Golden]) -> Iterat
         if name not in known:
             yield f"the preprocessor has no golden case {name!r}"
         elif times > 1:
-            yield f"golden case {name!r} is there {times} times"
+            yield f"golden case {name!r} appears {times} times"
     for golden in goldens:
         if golden.name not in named:
             yield f"golden case {golden.name!r} is missing"

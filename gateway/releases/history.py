@@ -16,16 +16,16 @@ import msgspec
 from gateway.releases.manifest import Shadow
 
 HISTORY = "releases.history"
-#: Changes that the history keeps.
+#: Most changes kept in the history.
 KEPT = 100
 
 Action = Literal["promote", "traffic", "shadow", "rollback", "load", "unload"]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One line of the history. `before` and `after` are weights; `shadow` is the one since.
+    """One line of the history. `before` and `after` are weights; `shadow` is the new one.
 
-    `release` is the one that was loaded or unloaded.
+    `release` was loaded or unloaded.
     """
 
     time: datetime
@@ -40,7 +40,7 @@ class Change(msgspec.Struct, frozen=True):
 def read(folder: Path) -> list[Change]:
     """Return the last changes of the model in `folder`, oldest first.
 
-    Lines that are no change (somebody's merge, say) are passed over.
+    Other lines (of a merge conflict, say) are ignored.
     """
     changes = []
     with suppress(FileNotFoundError):
@@ -51,20 +51,20 @@ def read(folder: Path) -> list[Change]:
 
 
 def encode(changes: Sequence[Change]) -> bytes:
-    """Return the file's content: the newest of the changes."""
+    """Return the file's content: the most recent changes."""
     return b"".join(msgspec.json.encode(item) + b"\n" for item in changes[-KEPT:])
 
 
 def previous(changes: Sequence[Change], now: Mapping[str, int]) -> Mapping[str, int] | None:
-    """Return the weights before the last change that is not rolled back; None: none is known.
+    """Return the weights before the last change that is not rolled back; None if unknown.
 
-    The history is replayed: each change of traffic can be undone once, the latest first.
+    Replays the history: each change of traffic can be undone once, the latest first.
     """
     undo: list[Mapping[str, int]] = []
     state: Mapping[str, int] | None = None
     for change in changes:
         if state is not None and shared(state) != shared(change.before):
-            undo.append(state)  # somebody edited the file by hand in between
+            undo.append(state)  # the file was edited manually in between
         if change.action == "rollback":
             del undo[-1:]
         elif shared(change.before) != shared(change.after):
@@ -76,5 +76,5 @@ def previous(changes: Sequence[Change], now: Mapping[str, int]) -> Mapping[str, 
 
 
 def shared(weights: Mapping[str, int]) -> dict[str, int]:
-    """Leave out the releases without traffic, which make no difference."""
+    """Return the weights without the releases that receive no traffic."""
     return {name: weight for name, weight in weights.items() if weight}

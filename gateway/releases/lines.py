@@ -1,4 +1,4 @@
-"""Where in a TOML text a key stands, so that a message can name the line."""
+"""Finds the line of a key in a TOML text, for messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def dotted(keys: Sequence[str]) -> str:
 
 
 def line_of(text: str, keys: Sequence[str]) -> int:
-    """Return the line, from 1, on which `keys` is given a value in `text`, which is valid TOML.
+    """Return the line, from 1, that sets `keys` in `text`, which is valid TOML.
 
-    A key that is not there stands for the table that lacks it; `()` is line 1. The parser itself
-    decides: it reads the text line by line, and the key stands where it first appears. So
-    dotted and quoted keys, inline tables and multi-line values need no rules of their own.
+    For a missing key it is the line of the table that lacks it; `()` is line 1. The parser itself
+    decides: it reads ever more lines until the key appears, so that dotted and quoted keys, inline
+    tables and multi-line values need no rules.
     """
     keys = _existing(tomllib.loads(text), keys)
     lines = text.split("\n")
@@ -30,7 +30,7 @@ def line_of(text: str, keys: Sequence[str]) -> int:
         try:
             tree = tomllib.loads("\n".join(lines[:end]))
         except tomllib.TOMLDecodeError:
-            continue  # within a value of several lines
+            continue  # inside a multi-line value
         if len(_existing(tree, keys)) == len(keys):
             return begins
         begins = end + 1
@@ -38,14 +38,14 @@ def line_of(text: str, keys: Sequence[str]) -> int:
 
 
 def syntax(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, str]:
-    """Return the line of a syntax error, and what is wrong there."""
+    """Return the line of a syntax error, and its description."""
     place = _PLACE.search(str(error))
     line = int(place[1]) if place and place[1] else text.count("\n") + (not text.endswith("\n"))
     return max(line, 1), _PLACE.sub("", str(error))
 
 
 def _existing(tree: Any, keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the longest beginning of `keys` that `tree` has."""
+    """Return the longest prefix of `keys` that exists in `tree`."""
     found: list[str] = []
     for key in keys:
         if not isinstance(tree, dict) or key not in tree:

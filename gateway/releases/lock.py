@@ -1,7 +1,7 @@
-"""`releases.lock`: what a release is made of, as digests, and how what is found differs from it.
+"""`releases.lock`: digests of everything that a release consists of, and drift from them.
 
-Written once by `gateway lock`; from then on the release is immutable. Holds no address, no host
-and no path outside the model's folder, so the same sources give the same bytes everywhere.
+Written once by `gateway lock`; from then on the release is immutable. Contains no address, host or
+path outside the model's folder, so that the same sources give the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONFIG = "config.pbtxt"
 HEADER = (
     "# Written by `gateway lock`. A release that stands here is immutable: declare a new one.\n"
 )
-#: What an interpreter may bring along without being locked.
+#: Distributions that an environment may have without being locked.
 SEEDS = {"pip", "setuptools", "uv"}
 BYTECODE = "__pycache__"
 
@@ -42,9 +42,9 @@ class LockError(ValueError):
 class LockedRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One release, pinned.
 
-    `preprocessor` is `name==version`. `requirements` are pip's, fully resolved, one a line with
-    its hashes, the preprocessor's own wheel included. `model` maps paths inside the model's
-    folder to digests. `contract` covers the preprocessor's specs and schemas.
+    `preprocessor` is `name==version`. `requirements` are pip's, fully resolved, one per line with
+    hashes, including the preprocessor's own wheel. `model` maps paths inside the model's folder to
+    digests. `contract` covers the preprocessor's specs and schemas.
     """
 
     model_version: Annotated[int, msgspec.Meta(ge=1)]
@@ -81,7 +81,7 @@ def pin(line: str) -> Pin:
 
 
 def pins(requirements: Sequence[str], python: str) -> dict[str, Pin]:
-    """Return the pins that hold on this machine with Python version `python`, by name."""
+    """Return the pins that apply on this machine with Python version `python`, by name."""
     here = {"python_full_version": python, "python_version": ".".join(python.split(".")[:2])}
     found = {}
     for line in requirements:
@@ -92,7 +92,7 @@ def pins(requirements: Sequence[str], python: str) -> dict[str, Pin]:
 
 
 def read(folder: Path) -> Lock | None:
-    """Read a model folder's lock; None where there is none. Raises LockError."""
+    """Read a model folder's lock; None if it has none. Raises LockError."""
     path = folder / FILE
     try:
         found = msgspec.toml.decode(path.read_bytes())
@@ -113,12 +113,12 @@ def read(folder: Path) -> Lock | None:
 
 
 def write(folder: Path, lock: Lock) -> None:
-    """Replace a model folder's lock, at once and by deterministic bytes."""
+    """Replace a model folder's lock atomically; the bytes are deterministic."""
     replace(folder / FILE, encode(lock).encode())
 
 
 def encode(lock: Lock) -> str:
-    """Return the lock as TOML: sorted, one requirement and one file a line."""
+    """Return the lock as TOML: sorted, one requirement or file per line."""
     parts = [HEADER]
     for name, release in sorted(lock.releases.items()):
         fields = msgspec.structs.asdict(release)
@@ -139,14 +139,14 @@ def digest_file(path: Path) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """Return the SHA-256 of a value's canonical JSON: keys sorted, no blanks, UTF-8."""
+    """Return the SHA-256 of a value's canonical JSON: sorted keys, no whitespace, UTF-8."""
     plain = msgspec.to_builtins(value)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def digest_model(folder: Path, version: int) -> dict[str, str]:
-    """Return the digests of a model version's files and of the config, by path in `folder`."""
+    """Return the digests of a model version's files and config, by path in `folder`."""
     files = [path for path in (folder / str(version)).rglob("*") if path.is_file()]
     return {
         path.relative_to(folder).as_posix(): digest_file(path)
@@ -158,7 +158,7 @@ def digest_model(folder: Path, version: int) -> dict[str, str]:
 def drift(
     folder: Path, name: str, release: manifest.Release, locked: LockedRelease | None
 ) -> list[str]:
-    """Say how a declared release and its model's files in `folder` differ from the lock."""
+    """Return how a declared release and its model's files in `folder` differ from the lock."""
     if locked is None:
         return [f"release {name} is not locked"]
     return [f"release {name}: {text}" for text in _drift(folder, release, locked)]
@@ -194,9 +194,9 @@ def drift_of_worker(
     identity: wire.Identity,
     isolation: Literal["environment", "inline"] = "environment",
 ) -> list[str]:
-    """Say how a running worker differs from the lock; empty where it is what was locked.
+    """Return how a running worker differs from the lock.
 
-    Inline, the dependencies are the gateway's own: only what comes of them is compared.
+    Inline, the dependencies are the gateway's own: only the resulting identity is compared.
     """
     found = []
     if identity.distribution != locked.preprocessor:
@@ -227,7 +227,7 @@ def _drift_of_dependencies(locked: LockedRelease, identity: wire.Identity) -> It
 
 
 def differs(actual: str, locked: str) -> str:
-    """Show two digests, shortened to what tells them apart."""
+    """Show two digests, shortened."""
     return f"{actual[:19]}…, locked is {locked[:19]}…"
 
 

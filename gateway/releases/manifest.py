@@ -1,7 +1,7 @@
-"""`releases.toml`: which releases of a model are declared, and how traffic is split over them.
+"""`releases.toml`: a model's declared releases, and how traffic is split over them.
 
-The one source of truth: people, the command line and `/admin` change this file
-(`releases/rollout.py`), and every gateway process that shares the repository follows it.
+The single source of truth: people, the command line and `/admin` change this file
+(`releases/rollout.py`), and every gateway that shares the repository follows it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Weight = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)]
 Compare = Literal["release", "preprocessor"]
 
-#: Modification time in ns, size in bytes and inode of a file; None where there is none.
+#: Modification time in ns, size in bytes and inode of a file; None if it does not exist.
 Stamp = tuple[int, int, int] | None
 #: The stamps of a model's `releases.toml` and `releases.lock`.
 Signature = tuple[Stamp, Stamp]
@@ -44,9 +44,9 @@ class ManifestError(ValueError):
 class Batching:
     """Bounds of a release's batcher: rows and padded tokens per call to Triton, calls in flight.
 
-    Within them calls are as large as pays, where a call costs as much as `call_tokens` more tokens
-    would: some 16 on a CPU, hundreds on a GPU. `max_calls` 0 means one more than the instances that
-    Triton runs.
+    Within these bounds calls are as large as pays, given that each call costs as much as
+    `call_tokens` tokens: about 16 on a CPU, hundreds on a GPU. `max_calls` 0 means one more than
+    Triton's instances of the model.
     """
 
     max_rows: Count = 16
@@ -60,9 +60,9 @@ class Release:
     """One release as declared: a model version and the preprocessor that belongs to it.
 
     `isolation` says where the preprocessor runs: in an environment of its own, or inside the
-    gateway's process. `tolerance` replaces the one of the golden cases' results, for a model
-    that is meant to differ a little from their reference (int8, say). Without `load` it stands
-    by: declared, but neither its model version nor its preprocessor runs.
+    gateway's process. `tolerance` replaces that of the golden cases, for a model that is meant to
+    deviate a little from the reference (int8, say). With `load = false` the release is declared,
+    but neither its model version nor its preprocessor runs.
     """
 
     model_version: Count
@@ -75,9 +75,9 @@ class Release:
 
 @dataclass(frozen=True, config=_CLOSED)
 class Shadow:
-    """A release that gets a copy of a `share` (0 to 1) of the requests and answers nobody.
+    """A release that receives copies of a `share` (0 to 1) of the requests and answers nobody.
 
-    `compare` is how far the copy goes: the whole release, or its preprocessor only.
+    `compare` says what is compared: the whole release, or only its preprocessor.
     """
 
     release: Name
@@ -105,9 +105,9 @@ _MANIFEST = TypeAdapter(Manifest)
 def read_each(
     repository: Path, models: tuple[str, ...] = ()
 ) -> dict[str, Manifest | ManifestError]:
-    """Read the manifest of every model folder that has one: what it says, or why it cannot be read.
+    """Read the manifest of every model folder that has one, or the error that prevents that.
 
-    Raises ManifestError for a missing repository, or a name in `models` that declares nothing.
+    Raises ManifestError for a missing repository, or a model in `models` without a manifest.
     """
     found: dict[str, Manifest | ManifestError] = {}
     for path in _files(repository, models):
@@ -123,7 +123,7 @@ def read_each(
 def read(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Manifest]:
     """Read the manifest of every model folder that has one, by model name, sorted.
 
-    `models` restricts it to those names. Raises ManifestError, also where one cannot be read.
+    `models` restricts it to these names. Raises ManifestError if any cannot be read.
     """
     manifests = {}
     for model, found in read_each(repository, models).items():
@@ -162,10 +162,10 @@ def decode(path: Path, text: str) -> Manifest:
 
 
 def signature(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Signature]:
-    """Return what changes whenever a model's manifest or lock does, by model name.
+    """Return a value that changes whenever a model's manifest or lock does, by model name.
 
-    Reads no file, so that it can be asked every second. Raises ManifestError where the
-    repository does not exist.
+    Reads no file, and so is cheap enough for every second. Raises ManifestError if the repository
+    does not exist.
     """
     return {
         path.parent.name: (stamp(path), stamp(path.with_name(LOCK_FILE)))
@@ -174,7 +174,7 @@ def signature(repository: Path, models: tuple[str, ...] = ()) -> dict[str, Signa
 
 
 def stamp(path: Path) -> Stamp:
-    """Return what changes whenever the file does, without reading it."""
+    """Return a value that changes whenever the file does, without reading it."""
     try:
         found = path.stat()
     except OSError:
@@ -211,7 +211,7 @@ def _place_and_reason(error: ErrorDetails) -> _Fault:
 
 
 def _contradictions(manifest: Manifest) -> Iterator[_Fault]:
-    """Yield what the types cannot say."""
+    """Yield faults that types cannot express."""
     if not manifest.releases:
         yield ("releases",), "it declares none"
     for name, weight in manifest.traffic.items():
@@ -228,7 +228,7 @@ def _contradictions(manifest: Manifest) -> Iterator[_Fault]:
 
 
 def _told(path: Path, text: str, faults: Sequence[_Fault]) -> str:
-    """Name each fault with its line, one a line, in the order of the file."""
+    """Describe each fault with its line, in the order of the file."""
     lines = sorted((line_of(text, keys), keys, reason) for keys, reason in faults)
     return "\n".join(
         f"{path}:{line}: {dotted(keys) + ': ' if keys else ''}{reason}"

@@ -1,9 +1,9 @@
 """Changes of a model's traffic, shadow and loaded releases: edits of its `releases.toml`.
 
-The command line and `/admin` call these; the gateways see the changed file and follow it. An edit
-keeps comments and form, is checked before it is written, and appears whole or not at all. Editors
-of several processes and hosts take turns: they lock the file itself. Each edit is kept in the
-history beside it (`releases/history.py`).
+The command line and `/admin` call these; gateways notice the changed file and follow it. An edit
+keeps comments and layout, is checked before it is written, and is atomic. Concurrent editors, also
+on other hosts, are serialized by a lock on the file itself. Each edit is recorded in the history
+beside it (`releases/history.py`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class RolloutError(Exception):
-    """The change is not possible; the message says why, for people. The file is as it was."""
+    """The change is not possible; the message says why. The file is unchanged."""
 
 
 def traffic(folder: Path, weights: Mapping[str, int], who: str) -> Manifest:
     """Split the traffic of the model in `folder` by `weights`; other releases get none.
 
-    Returns the manifest as it is now. Raises RolloutError.
+    Returns the new manifest. Raises RolloutError.
     """
 
     def wanted(declared: Manifest, _: Sequence[Change]) -> Wanted:
@@ -47,17 +47,17 @@ def traffic(folder: Path, weights: Mapping[str, int], who: str) -> Manifest:
             if not 0 <= weight <= MAX_WEIGHT:
                 raise RolloutError(
                     f"release {name!r} cannot have the weight {weight}:"
-                    f" weights go from 0 to {MAX_WEIGHT}"
+                    f" weights are from 0 to {MAX_WEIGHT}"
                 )
         if not any(weights.values()):
-            raise RolloutError("no release would have a positive weight: nobody would answer")
+            raise RolloutError("no release would have a positive weight, so none would answer")
         return Wanted.of(declared)._replace(weights=weights)
 
     return _edit(folder, "traffic", who, wanted)
 
 
 def promote(folder: Path, release: str, who: str) -> Manifest:
-    """Give all traffic of the model in `folder` to `release`. Raises RolloutError."""
+    """Send all traffic of the model in `folder` to `release`. Raises RolloutError."""
 
     def wanted(declared: Manifest, _: Sequence[Change]) -> Wanted:
         _require(declared, release)
@@ -69,14 +69,14 @@ def promote(folder: Path, release: str, who: str) -> Manifest:
 def shadow(
     folder: Path, release: str | None, who: str, share: float = 1.0, compare: Compare = "release"
 ) -> Manifest:
-    """Copy `share` of the model's requests to `release`; None ends it. Raises RolloutError."""
+    """Copy `share` of the model's requests to `release`; None stops that. Raises RolloutError."""
 
     def wanted(declared: Manifest, _: Sequence[Change]) -> Wanted:
         if release is None:
             return Wanted.of(declared)._replace(shadow=None)
         _require(declared, release)
         if not 0 < share <= 1:
-            raise RolloutError(f"the share of a shadow is above 0 and at most 1, not {share}")
+            raise RolloutError(f"the share of a shadow must be above 0 and at most 1, not {share}")
         return Wanted.of(declared)._replace(shadow=Shadow(release, share, compare))
 
     return _edit(folder, "shadow", who, wanted)
@@ -85,14 +85,14 @@ def shadow(
 def rollback(folder: Path, who: str) -> Manifest:
     """Go back to the traffic before the last change that is not rolled back yet.
 
-    An edit by hand counts as a change as soon as the history knows the traffic before it. The
-    shadow stays. Raises RolloutError.
+    A manual edit counts as a change if the history has the traffic before it. The shadow stays.
+    Raises RolloutError.
     """
 
     def wanted(declared: Manifest, changes: Sequence[Change]) -> Wanted:
         if (weights := history.previous(changes, declared.traffic)) is None:
             raise RolloutError(
-                f"nothing to roll back to: {history.HISTORY} knows no earlier traffic"
+                f"nothing to roll back to: {history.HISTORY} records no earlier traffic"
             )
         for name in history.shared(weights):
             _require(declared, name)
@@ -113,7 +113,7 @@ def load(folder: Path, release: str, who: str) -> Manifest:
 
 
 def unload(folder: Path, release: str, who: str) -> Manifest:
-    """Have the gateways end a release that gets no requests; it stays declared.
+    """Have the gateways unload a release that receives no requests; it stays declared.
 
     Raises RolloutError.
     """
@@ -122,7 +122,9 @@ def unload(folder: Path, release: str, who: str) -> Manifest:
         _require(declared, release, loaded=False)
         copied = declared.shadow and declared.shadow.release == release
         if copied or declared.traffic.get(release):
-            raise RolloutError(f"release {release!r} gets requests: give its traffic away first")
+            raise RolloutError(
+                f"release {release!r} gets requests: move its traffic to another release first"
+            )
         now = Wanted.of(declared)
         return now._replace(unloaded=now.unloaded | {release})
 
@@ -153,7 +155,9 @@ def _edit(
             text = written(text, target)
             edited = decode(path, text)
             if not means(edited, declared, target):
-                raise RolloutError("the file's form is too unusual to be edited; edit it by hand")
+                raise RolloutError(
+                    "the file's layout is too unusual for automatic edits: edit it manually"
+                )
             if edited == declared:
                 return declared
             now, after = datetime.now(UTC), edited.traffic
@@ -163,16 +167,16 @@ def _edit(
             past = folder / history.HISTORY
             with prepared(path, text.encode(), path) as new, prepared(past, lines, path) as log:
                 if stamp(path) != seen:
-                    raise RolloutError(f"{path} was edited by hand just now: try again")
+                    raise RolloutError(f"{path} has just been edited manually: try again")
                 new.replace(path)
                 log.replace(past)
             return edited
     except FileNotFoundError:
         raise RolloutError(f"{folder.parent} has no model {folder.name!r}") from None
     except (ManifestError, UnicodeDecodeError) as error:
-        raise RolloutError(f"the file must be mended by hand first: {error}") from None
+        raise RolloutError(f"fix the file first: {error}") from None
     except Busy:
-        raise RolloutError(f"{path} is being edited by somebody else: try again") from None
+        raise RolloutError(f"{path} is being edited by another process: try again") from None
     except OSError as error:
         hint = "; is the repository read-only?" if error.errno in _READ_ONLY else ""
         raise RolloutError(f"{path} cannot be changed: {error.strerror}{hint}") from None

@@ -1,1 +1,1 @@
-"""The request path: admission, lane, packing, inference."""
+"""The request path: admission, batching, packing, inference."""

@@ -18,9 +18,9 @@ HALF_LIFE = 2.0
 
 
 class InFlight:
-    """Requests between routing and answer, by what answers them.
+    """Requests between routing and answer, counted by owner (their batcher).
 
-    Retiring a release waits for its own, shutdown for all of them.
+    A retiring release waits for its own requests, shutdown for all.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class InFlight:
 
     @contextmanager
     def held(self, owner: Hashable) -> Iterator[None]:
-        """Count a request with `owner` for the length of the block."""
+        """Count a request of `owner` while the block runs."""
         self._counts[owner] = self._counts.get(owner, 0) + 1
         metrics.REQUESTS_OPEN.inc()
         try:
@@ -43,7 +43,7 @@ class InFlight:
                     self._ended.set()
 
     async def none(self, owner: Hashable | None = None) -> None:
-        """Wait until no request is in flight, with `owner` or at all."""
+        """Wait until no request is in flight: none of `owner`, or none at all."""
         while owner in self._counts if owner is not None else self._counts:
             self._ended = (
                 self._ended if self._ended and not self._ended.is_set() else asyncio.Event()
@@ -57,14 +57,14 @@ class Admission:
     def __init__(self, model: str, release: str, limit: int) -> None:
         self._limit = limit
         self._rows = 0
-        self._rate = 0.0  # rows a second
+        self._rate = 0.0  # rows per second
         self._measured = time.monotonic()
         self._gauge = metrics.ROWS_ADMITTED.labels(model, release)
         self._total = metrics.ROWS_TOTAL.labels(model, release)
 
     @contextmanager
     def charge(self, rows: int) -> Iterator[None]:
-        """Admit `rows` for the length of the block. Raises Overloaded with a Retry-After."""
+        """Admit `rows` while the block runs. Raises Overloaded with a Retry-After."""
         if self._rows + rows > self._limit:
             raise Overloaded(
                 f"{self._rows} rows are waiting; {rows} more would exceed the limit of"
@@ -88,6 +88,6 @@ class Admission:
         self._rate = keep * self._rate + (1 - keep) * rows / past
 
     def _forecast(self, rows: int) -> int:
-        """Seconds until `rows` more would fit, at the rate measured last."""
+        """Return the seconds until `rows` more would fit, at the current rate."""
         excess = self._rows + rows - self._limit
         return min(LONGEST_RETRY, max(1, math.ceil(excess / self._rate))) if self._rate else 1

@@ -1,8 +1,8 @@
 """One release's batcher: takes rows through preprocess, infer and postprocess.
 
-A request asks for one stage after the other (`serving/predict.py`); a stage runs the rows of all
-requests that ask for it together. No stage waits to fill a batch: it takes what has arrived as soon
-as it has room. While calls are in flight rows gather, so batches form exactly under load.
+A request asks for one stage after another (`serving/predict.py`); each stage runs rows of several
+requests together. No stage waits to fill a batch: it takes what has arrived as soon as it has room.
+While calls are in flight rows gather, so batches form exactly under load.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Batcher:
         self._metrics = metrics.BatcherMetrics(model, name)
 
     def require_able(self) -> None:
-        """Raise ReleaseNotReady or TritonUnreachable where the release cannot answer now."""
+        """Raise ReleaseNotReady or TritonUnreachable if the release cannot answer now."""
         if self.preprocessing.refused:
             raise ReleaseNotReady("The preprocessor of this release cannot run now.")
         self._triton.require_able(self.verified)
@@ -95,14 +95,14 @@ class Batcher:
     def preprocess(
         self, request: PendingRequest, payloads: Sequence[Payload]
     ) -> asyncio.Future[list[Prepared | Exception]]:
-        """Turn each payload into tensors, or into the exception that says why it cannot be."""
+        """Turn each payload into tensors, or into the exception that says why not."""
         self._arrived.works.append(work := self._work(request, "preprocess", payloads))
         return work.done
 
     def infer(
         self, request: PendingRequest, prepared: Sequence[Prepared]
     ) -> asyncio.Future[list[InferredRow]]:
-        """Queue the rows and run each in a call to Triton; fails with a GatewayError."""
+        """Queue the rows and run them in calls to Triton; fails with a GatewayError."""
         work = self._work(request, "infer", prepared)
         request.waiting_since = now = time.monotonic()
         lengths = [length_of(self.description.tensors, item.tensors) for item in prepared]
@@ -117,7 +117,7 @@ class Batcher:
         return work.done
 
     async def close(self) -> None:
-        """Cancel what still runs."""
+        """Cancel all running work."""
         self._limiter.forget(self._advance)
         for task in self._tasks:
             task.cancel()
@@ -130,13 +130,13 @@ class Batcher:
         return Work(request, stage, items, [None] * size, size, loop.create_future())
 
     def _advance_soon(self) -> None:
-        """Advance once all that happens in this turn of the event loop has happened."""
+        """Advance at the end of this iteration of the event loop."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Start all the work that there is room for, the work closest to an answer first."""
+        """Start all work that there is room for, starting with the work closest to an answer."""
         self._scheduled = False
         inferred, self._inferred = self._inferred, []
         for rows in by_call(inferred):
@@ -150,9 +150,9 @@ class Batcher:
             self._spawn(self._preprocess(chunks), [chunk.work for chunk in chunks])
 
     def _start_calls(self) -> bool:
-        """Start calls; say whether the rows of the next one are all there and due.
+        """Start calls; return whether all rows of the next one are queued and due.
 
-        Then preprocessing can wait: until that call goes, more requests may come to share it.
+        If so, preprocessing can wait: until that call starts, more requests may arrive to share it.
         """
         batching = self._batching
         most_rows, instances = self._triton.limits(self.verified) or (batching.max_rows, 0)
@@ -235,7 +235,7 @@ class Batcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, stage: Coroutine[Any, Any, None], works: list[Work]) -> None:
-        """Run a stage; whatever goes wrong in it fails the requests that depend on it."""
+        """Run a stage; any failure in it fails the requests that depend on it."""
         try:
             await stage
         except GatewayError as error:

@@ -1,9 +1,9 @@
 """Bounds the calls to Triton in flight over all models of one gateway.
 
-When every model calls at once, the calls share the cores: all are late, and each carries only the
-few rows that its batcher had by then. With just enough calls in flight to keep the cores busy, the
-other rows wait here, gather, and share calls. Batchers take turns, a call each, so no model crowds
-out another; a call that takes long gives its permit back early, so nothing waits for it.
+When every model calls at once, the calls compete for the cores: all are late, and each carries only
+the few rows that its batcher had by then. With just enough calls in flight to keep the cores busy,
+the other rows gather and share calls. Batchers take turns, one call each, so no model crowds out
+another; a long call returns its permit early, so that nothing waits for it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ LONG_CALL = 0.1
 
 
 class Permit:
-    """Allows one call, until the call ends or has taken long."""
+    """Allows one call, until it ends or has run for long."""
 
     def __init__(self, give_back: Callable[[], None]) -> None:
         self._give_back: Callable[[], None] | None = give_back
         self._timer = asyncio.get_running_loop().call_later(LONG_CALL, self.release)
 
     def release(self) -> None:
-        """Give the permit back, once; the next in line proceeds at once."""
+        """Return the permit, once; the next in line proceeds immediately."""
         if give_back := self._give_back:
             self._give_back = None
             self._timer.cancel()
@@ -32,17 +32,17 @@ class Permit:
 
 
 class CallLimiter:
-    """Hands out at most `most` permits at a time; any number where that is 0."""
+    """Hands out at most `most` permits at a time; 0 means no limit."""
 
     def __init__(self, most: int) -> None:
         self._free: float = most or math.inf
         self._waiting: dict[Callable[[], None], None] = {}
 
     def acquire(self, proceed: Callable[[], None]) -> Permit | None:
-        """Return a permit, whose `release` must follow.
+        """Return a permit, which must be released, or None if all are taken.
 
-        None where there is none to have; then `proceed` is called once there is. A caller that
-        asks again meanwhile keeps its place in line.
+        In that case `proceed` is called once there may be one. A caller that asks again keeps its
+        place in line.
         """
         if self._free <= 0:
             self._waiting.setdefault(proceed)

@@ -1,8 +1,8 @@
 """Chooses which waiting rows share a call to Triton, and stacks them.
 
-Padding is wasted work, and so is a call for too few rows: rows of nearly equal length share a
-call, as many as pay, padded to the next bucket. The buckets are common to all gateways, since
-Triton merges only calls of equal shape.
+Padding is wasted work, and so is a call with too few rows: rows of similar length share a call, as
+many as pays, padded to the next bucket. All gateways use the same buckets, since Triton merges only
+calls of equal shape.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Bounds(NamedTuple):
 
 
 def bucket(length: int) -> int:
-    """Round up to a shared length: steps of 2 up to 32, then sixteen steps an octave."""
+    """Round up to a shared length: steps of 2 up to 32, then 16 steps per octave."""
     if length <= 32:  # noqa: PLR2004 - the end of the fine steps
         return max(2, length + length % 2)
     step = 1 << (length - 1).bit_length() - 5
@@ -47,16 +47,16 @@ def bucket(length: int) -> int:
 def choose(lengths: Sequence[int], bounds: Bounds, overhead: int) -> list[int]:
     """Pick the positions of the rows for the next call: the first, and those that go with it.
 
-    `lengths` are in tokens, in the order of turns, not empty. All of them are parted into calls
-    of neighbours in length so that these cost least together: a call costs its padded tokens and,
-    beside them, `overhead` tokens. The call that the first row is in goes next; the rest is parted
-    anew next time, with who came meanwhile. A row alone may exceed the bound of tokens.
+    `lengths` are in tokens, in queue order, not empty. The rows are partitioned into calls of
+    neighbours in length that cost least in total: a call costs its padded tokens plus `overhead`
+    tokens. The call with the first row goes next; the rest is partitioned again next time, with
+    the rows that arrive meanwhile. A single row may exceed the token bound.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     padded = [bucket(max(1, lengths[position])) for position in order]
-    # Rows of one bucket stay together: only where it changes, a cut may save padding.
+    # Rows of one bucket stay together: a cut saves padding only between buckets.
     cuts = [0, *(at for at in range(1, len(order)) if padded[at] != padded[at - 1]), len(order)]
-    # The cheapest way to part the rows before each cut: its cost, and where its last run begins.
+    # The cheapest partition of the rows before each cut: its cost, and where its last call begins.
     costs, begins = [0.0], [0]
     for end in cuts[1:]:
         longest = padded[end - 1]
@@ -81,12 +81,12 @@ def choose(lengths: Sequence[int], bounds: Bounds, overhead: int) -> list[int]:
 
 
 def _most(longest: int, bounds: Bounds) -> int:
-    """Return how many rows of that length one call may have."""
+    """Return the most rows of that length in one call."""
     return max(1, min(bounds.rows, bounds.tokens // longest))
 
 
 def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:
-    """Return the largest size along any varying dimension; 0 where nothing varies."""
+    """Return the largest size along any varying dimension; 0 if none varies."""
     longest = 0
     for spec in specs:
         if -1 in spec.shape:
@@ -97,7 +97,7 @@ def length_of(specs: Sequence[TensorSpec], tensors: Tensors) -> int:
 
 
 def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
-    """Stack unpadded rows into one tensor a spec, padded to the bucket of the longest."""
+    """Stack unpadded rows into one tensor per spec, padded to the longest row's bucket."""
     tensors, total, real = {}, 0, 0
     for spec in specs:
         arrays = [row[spec.name] for row in rows]

@@ -1,4 +1,4 @@
-"""A request's whole life, one stage a line. Every front calls `Predictor.predict`."""
+"""A request's whole life, one stage per line. Every front end calls `Predictor.predict`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.telemetry import metrics
 
 
 class Predictor:
-    """Answers requests by `routing`, the table that was published last."""
+    """Answers requests according to `routing`, the latest routing table."""
 
     def __init__(self) -> None:
         self.routing = RoutingTable()
@@ -31,8 +31,8 @@ class Predictor:
     async def predict(self, request: Request) -> Prediction:
         """Answer all instances of a request by its deadline; a single is a batch of one.
 
-        Raises GatewayError; no instance is answered unless all are. Cancelling the task stops all
-        work that no other request waits for.
+        Raises GatewayError; either all instances are answered or none. Cancelling the task stops
+        all work that no other request waits for.
         """
         if self.draining:
             raise Draining("The gateway is shutting down.")

@@ -1,8 +1,8 @@
 """What waits in a batcher: requests for preprocessing, then their rows for a call to Triton.
 
-Rows are called in fair order. Time is counted in calls. A request's first row is due at once; its
-other rows follow as if the requests present shared each call. So a single does not wait for all of
-a large batch before it, however long a call takes, and nothing starves: later requests are due
+The order is fair; time is counted in calls. A request's first row is due at once, and its other
+rows follow as if the requests present shared each call. So a single request never waits for all of
+a large batch ahead of it, however long a call takes, and nothing starves: later requests are due
 later.
 """
 
@@ -24,14 +24,14 @@ from gateway.errors import GatewayError
 from gateway.serving.packing import Bounds, choose
 
 #: Most instances in one preprocessing call: few enough that a batch does not hold up the singles
-#: behind it, enough to spread the cost of the hand-over.
+#: behind it, enough to amortise the round trip to the worker.
 PREPROCESS_ROWS = 32
-#: Seconds of one preprocessing call beyond which the next takes fewer instances.
+#: A preprocessing call longer than this, in seconds, makes the next one take fewer instances.
 LONG_PREPROCESS = 0.2
-#: At most this many rows are considered for one call, those due first …
+#: At most this many rows, those due first, are considered for one call …
 WINDOW = 64
 #: … and at most this many times the rows that are due. Rows of batches that go early fill calls
-#: well, but more of them would lengthen the calls that other requests' singles wait for.
+#: well, but too many would lengthen the calls that singles wait for.
 EARLY = 2
 #: Rows of a call that the requests present share.
 SHARED_ROWS = 8
@@ -41,10 +41,10 @@ _DUE = attrgetter("due")
 class PendingRequest(msgspec.Struct, eq=False):
     """An admitted request.
 
-    `queued` is how many seconds its rows have waited, the longest wait counting; while rows still
-    wait, they do so since `waiting_since` (seconds of `time.monotonic`). `stages` holds the seconds
-    of each stage; where rows ran in parallel, the longest. A `shadow` answers no client, and is
-    left out of what is measured for clients.
+    `queued` is the longest that any of its rows has waited, in seconds; rows that still wait have
+    done so since `waiting_since` (`time.monotonic`). `stages` holds the seconds of each stage, the
+    longest of rows that ran in parallel. A `shadow` answers no client and is not part of the
+    clients' metrics.
     """
 
     id: str
@@ -56,7 +56,7 @@ class PendingRequest(msgspec.Struct, eq=False):
     stages: dict[str, float] = {}
 
     def leave_queue(self, now: float) -> None:
-        """Note that none of its rows waits any more, from `now` on (`time.monotonic`)."""
+        """Note that none of its rows waits from `now` on (`time.monotonic`)."""
         if self.waiting_since is not None:
             self.queued += now - self.waiting_since
             self.waiting_since = None
@@ -65,8 +65,8 @@ class PendingRequest(msgspec.Struct, eq=False):
 class Work(msgspec.Struct, eq=False):
     """One request's instances in one stage; `done` resolves to a result for each, in order.
 
-    The request awaits `done`: once that is done otherwise (the request failed, timed out or was
-    cancelled), nothing needs its rows any more. `taken` counts the instances under way.
+    The request awaits `done`. If that ends early (the request failed, timed out or was cancelled),
+    its rows are no longer needed. `taken` counts the instances in progress.
     """
 
     request: PendingRequest
@@ -78,7 +78,7 @@ class Work(msgspec.Struct, eq=False):
     taken: int = 0
 
     def deliver(self, position: int, result: Any, seconds: float) -> None:
-        """Take the result of one instance, which took so long; the last one completes the stage."""
+        """Store one instance's result and seconds; the last one completes the stage."""
         self.results[position] = result
         stages = self.request.stages
         if seconds > stages.get(self.stage, 0.0):
@@ -88,13 +88,13 @@ class Work(msgspec.Struct, eq=False):
             self.done.set_result(self.results)
 
     def fail(self, error: GatewayError) -> None:
-        """Fail the stage, and the request with it."""
+        """Fail the stage, and with it the request."""
         if not self.done.done():
             self.done.set_exception(error)
 
 
 def by_call(works: Sequence[Work]) -> list[list[tuple[Work, int]]]:
-    """Group inferred rows, as (work, position), by the call that they came back with."""
+    """Group inferred rows, as (work, position), by the call that returned them."""
     calls: dict[int, list[tuple[Work, int]]] = {}
     for work in works:
         for position, row in enumerate(work.items):
@@ -105,8 +105,8 @@ def by_call(works: Sequence[Work]) -> list[list[tuple[Work, int]]]:
 class QueuedRow(msgspec.Struct, frozen=True, gc=False):
     """One preprocessed instance, at `position` in its request; `length` in tokens.
 
-    `work` is its request's share of the inference stage. `since` is when it joined the queue
-    (seconds of `time.monotonic`), `due` the number of the call that it is due for.
+    `work` is its request's part of the inference stage. `since` is when it joined the queue
+    (`time.monotonic`), `due` the number of the call for which it is due.
     """
 
     work: Work
@@ -126,7 +126,7 @@ class Chunk(NamedTuple):
 
 
 class ArrivalQueue:
-    """The requests of one release that wait for preprocessing: `works`, the oldest first."""
+    """The requests of one release that wait for preprocessing: `works`, oldest first."""
 
     def __init__(self) -> None:
         self.works: deque[Work] = deque()
@@ -144,14 +144,14 @@ class ArrivalQueue:
             work.taken += len(payloads)
             room -= len(payloads)
             if work.taken < len(work.items):
-                # The rest of a large batch queues again, behind whatever arrived meanwhile.
+                # The rest of a large batch queues again, behind what has arrived meanwhile.
                 self.works.append(work)
             else:
                 work.request.leave_queue(time.monotonic())
         return chunks
 
     def adapt(self, seconds: float, rows: int) -> None:
-        """Take fewer instances at a time where `rows` took long, so that none waits long."""
+        """Take fewer instances per call after `rows` took long, and more after they were quick."""
         if seconds > LONG_PREPROCESS:
             self._rows = max(1, rows // 2)
         elif rows == self._rows and seconds < LONG_PREPROCESS / 4:
@@ -159,20 +159,20 @@ class ArrivalQueue:
 
 
 class FairQueue:
-    """The queued rows of one release: `rows`, those due first at the front."""
+    """The queued rows of one release: `rows`, sorted by when they are due."""
 
     def __init__(self) -> None:
         self.rows: list[QueuedRow] = []
         self._calls = 0
 
     def due(self) -> int:
-        """Return how many rows are due: a row that arrives now comes after these."""
+        """Return the number of rows that are due: a row that arrives now comes after them."""
         return bisect_right(self.rows, self._calls, key=_DUE)
 
     def add(
         self, work: Work, prepared: Sequence[Prepared], lengths: Sequence[int], now: float
     ) -> None:
-        """Queue all rows of a request, at `now` (seconds of `time.monotonic`)."""
+        """Queue all rows of a request at `now` (`time.monotonic`)."""
         waiting = len({id(row.work) for row in self.rows[:WINDOW]}) if self.rows else 0
         step = (waiting + 1) / SHARED_ROWS
         for position, (item, length) in enumerate(zip(prepared, lengths, strict=True)):
@@ -180,7 +180,7 @@ class FairQueue:
             insort(self.rows, row, key=_DUE)
 
     def take(self, bounds: Bounds, overhead: int) -> list[QueuedRow]:
-        """Hand out the rows of the next call; none where no row is wanted any more.
+        """Hand out the rows of the next call; none if no queued row is still needed.
 
         See `packing.choose` for `bounds` and `overhead`.
         """

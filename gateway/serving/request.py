@@ -1,4 +1,4 @@
-"""What a front asks of the predictor, what it gets, and how a request fails on its input."""
+"""A front end's request to the predictor, its answer, and its errors on bad input."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ log = structlog.get_logger(__name__)
 
 
 class Request(NamedTuple):
-    """What a front (HTTP, a job) asks of the predictor.
+    """What a front end (HTTP, a job) asks of the predictor.
 
-    `payloads` reads the instances once the release is chosen, as that decides which media types
-    it takes. `release` pins a release by name; requests with the same `affinity` key are answered
-    by the same release while the weights stay the same.
+    `payloads` reads the instances once the release is chosen, which decides the accepted media
+    types. `release` pins a release by name; requests with the same `affinity` key are answered by
+    the same release while the weights stay the same.
     """
 
     model: str
@@ -51,7 +51,7 @@ class InferredRow(NamedTuple):
 def failure_of_input(found: Sequence[Prepared | Exception], request_id: str) -> GatewayError:
     """Return the error for a request with instances that could not be preprocessed.
 
-    InvalidInstances naming each bad value, or a plain GatewayError where the preprocessor failed.
+    InvalidInstances naming each bad value, or a plain GatewayError if the preprocessor failed.
     """
     problems: dict[InputError, None] = {}  # ordered, and a bad parameter counts once
     for index, error in enumerate(found):

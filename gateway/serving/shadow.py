@@ -1,4 +1,4 @@
-"""Shadow traffic: a copy of requests for a release that answers nobody, and how it differs."""
+"""Shadow traffic: copies of requests to a release that answers nobody, and how it differs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from gateway.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-#: Copies in flight at once; further requests are not shadowed, as a shadow must not delay answers.
+#: Most copies in flight; further requests are not copied, as a shadow must not delay answers.
 MOST_COPIES = 4
 #: A list of this many numbers or more counts as an embedding.
 EMBEDDING = 16
 
 
 class Report(msgspec.Struct):
-    """What was seen since the comparison began; per instance unless said otherwise.
+    """What the comparison has found so far; per instance unless noted otherwise.
 
     `labels_differ` counts instances whose (first) label differs, `cosine` covers embeddings,
     `max_abs_difference` all numbers of a result; `latency_ms` is the mean of shadow − answer
@@ -77,7 +77,7 @@ class Shadows:
         self._copies: set[asyncio.Task[None]] = set()
 
     def report(self, model: str, shadow: Shadow) -> Report:
-        """Return what has been seen of a model's shadow since it was declared so."""
+        """Return the findings on a model's shadow since it was declared."""
         known = self._reports.get(model)
         if known is None or known[0] != shadow:
             self._reports[model] = known = shadow, Report(shadow.release, shadow.compare)
@@ -91,7 +91,7 @@ class Shadows:
         payloads: Sequence[Payload],
         prediction: Prediction,
     ) -> None:
-        """Send an answered request to the shadow, for its share of the traffic; return at once."""
+        """Copy an answered request to the shadow, if its share wants it; returns immediately."""
         shadow = route.declared
         if shadow.release == answering.name:
             return
@@ -110,7 +110,7 @@ class Shadows:
         task.add_done_callback(self._copies.discard)
 
     async def close(self) -> None:
-        """Drop the copies in flight."""
+        """Cancel the copies in flight."""
         for task in self._copies:
             task.cancel()
         await asyncio.gather(*self._copies, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, for the gateway's own events and for libraries alike."""
+"""Logs: one JSON object per line, for the gateway's events and for libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.settings import Settings
 
 
 class Answered(msgspec.Struct):
-    """The line of one answered request; `ms` is the time it took."""
+    """The log line of one request; `ms` is how long it took."""
 
     request_id: str
     method: str | None
@@ -29,7 +29,7 @@ class Answered(msgspec.Struct):
 
 
 class RequestLog:
-    """Writes one line a request, as structlog would: that takes 8 µs for each, this 3.5."""
+    """Writes one line per request in structlog's format: 3.5 µs each, where structlog takes 8."""
 
     def __init__(self, logger: structlog.BytesLogger, level: int) -> None:
         self._encode = msgspec.json.Encoder().encode
@@ -38,9 +38,9 @@ class RequestLog:
         self._level = level
 
     def write(self, line: Answered, *, probe: bool = False) -> None:
-        """Write `line`, with the time and its level: an error where the gateway failed.
+        """Write `line` with time and level: an error if the gateway failed.
 
-        What answers a probe is for debugging, whatever its status: changes are logged as such.
+        Answers to probes are debug lines, whatever their status: state changes are logged anyway.
         """
         failed = line.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         level = logging.DEBUG if probe else logging.ERROR if failed else logging.INFO
@@ -62,7 +62,7 @@ class RequestLog:
 def configure(settings: Settings) -> RequestLog:
     """Route structlog and stdlib logging to one JSON stream: `log_file`, or stdout or stderr.
 
-    Returns the log of requests, which goes there too. Raises OSError if the file is read-only.
+    Returns the request log, which writes to it too. Raises OSError if the file cannot be written.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     if settings.log_file:
@@ -76,7 +76,7 @@ def configure(settings: Settings) -> RequestLog:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # Without the local variables: they hold what clients sent.
+        # Without local variables, which hold what clients sent.
         structlog.processors.ExceptionRenderer(
             structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         ),
@@ -102,7 +102,7 @@ def configure(settings: Settings) -> RequestLog:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # The request log is the gateway's own (http/base.py); Tornado's would repeat it.
+    # Requests are logged by http/base.py; Tornado would repeat them.
     logging.getLogger("tornado.access").propagate = False
     return RequestLog(structlog.BytesLogger(stream), level)
 

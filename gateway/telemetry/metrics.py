@@ -27,7 +27,7 @@ SECONDS = (
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-#: Shares of a deadline, up to all of it.
+#: Shares of a deadline, from 0 to 1.
 SHARES = (0.001, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 RELEASE = ("model", "release")
 
@@ -58,7 +58,7 @@ ROWS_ADMITTED = Gauge(
     multiprocess_mode="livesum",
 )
 CALLS_IN_FLIGHT = Gauge(
-    "gateway_calls_in_flight", "Calls to Triton under way", RELEASE, multiprocess_mode="livesum"
+    "gateway_calls_in_flight", "Calls to Triton in progress", RELEASE, multiprocess_mode="livesum"
 )
 CALL_ROWS = Histogram("gateway_call_rows", "Instances per call to Triton", RELEASE, buckets=ROWS)
 CALL_PADDING = Histogram(
@@ -77,30 +77,30 @@ CALL_PADDING_ELEMENTS = Counter(
 )
 MODEL_BROKEN = Gauge(
     "gateway_model_broken",
-    "1 where a model's releases.toml or releases.lock cannot be read",
+    "1 if a model's releases.toml or releases.lock cannot be read",
     ("model",),
     multiprocess_mode="livemax",
 )
 RELEASE_READY = Gauge(
     "gateway_release_ready",
-    "1 where a release can take requests",
+    "1 if a release can take requests",
     RELEASE,
     multiprocess_mode="livemin",
 )
 RELEASE_REJECTED = Gauge(
     "gateway_release_rejected",
-    "1 where the alignment gate keeps a release from traffic",
+    "1 if verification keeps a release from traffic",
     RELEASE,
     multiprocess_mode="livemax",
 )
 RELEASE_WEIGHT = Gauge(
     "gateway_release_weight",
-    "A release's weight in the traffic that is in force",
+    "A release's weight in the applied traffic",
     RELEASE,
     multiprocess_mode="livemostrecent",
 )
 RELEASE_REJECTIONS = Counter(
-    "gateway_release_rejections_total", "Times the alignment gate rejected a release", RELEASE
+    "gateway_release_rejections_total", "Times verification rejected a release", RELEASE
 )
 SHADOW_REQUESTS = Counter("gateway_shadow_requests_total", "Requests copied to a shadow", RELEASE)
 SHADOW_DISAGREEMENTS = Gauge(
@@ -117,24 +117,22 @@ SHADOW_DIFFERENCE = Gauge(
 )
 SHADOW_LATENCY = Gauge(
     "gateway_shadow_latency_seconds",
-    "Mean latency of the shadow less that of the answer",
+    "Mean latency of the shadow minus that of the answer",
     RELEASE,
     multiprocess_mode="livemostrecent",
 )
 REPLICA_UP = Gauge(
     "gateway_triton_up",
-    "1 where a Triton replica answers",
+    "1 if a Triton replica answers",
     ("replica",),
     multiprocess_mode="livemin",
 )
 TRITON_RESTARTS = Gauge(
     "gateway_triton_restarts", "Restarts of the embedded Triton", multiprocess_mode="livemax"
 )
-REQUESTS_OPEN = Gauge(
-    "gateway_requests_open", "Requests being worked on", multiprocess_mode="livesum"
-)
+REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests in progress", multiprocess_mode="livesum")
 WORKER_RESTARTS = Counter(
-    "gateway_worker_restarts_total", "Workers that died and were started again", ("distribution",)
+    "gateway_worker_restarts_total", "Workers that died and were restarted", ("distribution",)
 )
 PROCESS_CPU = Counter(
     "gateway_process_cpu_seconds_total", "CPU time of the gateway's processes", ("kind",)
@@ -145,16 +143,16 @@ PROCESS_MEMORY = Gauge(
     ("kind",),
     multiprocess_mode="livesum",
 )
-#: How releases stand: gauges that are shown only for releases that are there.
+#: The state of releases: gauges that are shown only for existing releases.
 STANDING = (RELEASE_READY, RELEASE_REJECTED, RELEASE_WEIGHT)
 STAGES = ("queue", "preprocess", "infer", "postprocess")
 _STANDING_NAMES = frozenset(family.name for gauge in STANDING for family in gauge.describe())
 
 
 def registry() -> CollectorRegistry:
-    """Return what `/metrics` shows: of all gateways that share the port, where there are several.
+    """Return the registry for `/metrics`; it covers all gateways that share the port.
 
-    prometheus_client then keeps every process's values in files of the folder that
+    If there are several, prometheus_client keeps each process's values in files in the folder that
     PROMETHEUS_MULTIPROC_DIR names.
     """
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -165,10 +163,10 @@ def registry() -> CollectorRegistry:
 
 
 class _Present(Collector):
-    """A registry without the standing of releases that are gone.
+    """A registry without the state of releases that are gone.
 
-    Where several gateways keep their values in files, prometheus_client cannot remove labels: a
-    series would stay for ever at its last value. So it is left out when metrics are shown.
+    When several gateways keep their values in files, prometheus_client cannot remove labels: a
+    series would stay at its last value for ever. So it is filtered out when metrics are rendered.
     """
 
     def __init__(self, registry: CollectorRegistry, present: Container[tuple[str, str]]) -> None:
@@ -187,13 +185,13 @@ class _Present(Collector):
 
 
 def render(present: Container[tuple[str, str]]) -> bytes:
-    """Return the text of `/metrics`; `present` holds the releases (model, name) that are there."""
+    """Return the text of `/metrics`; `present` holds the existing releases (model, name)."""
     return generate_latest(_Present(registry(), present))
 
 
 @cache
 def answered(model: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
-    """Return what counts a request and what observes its seconds; found once, as labels cost."""
+    """Return the counter and timer of a request; cached, since looking up labels is slow."""
     return (
         REQUESTS.labels(model, endpoint, str(status)),
         REQUEST_SECONDS.labels(model, endpoint),
@@ -202,13 +200,13 @@ def answered(model: str, endpoint: str, status: int) -> tuple[Counter, Histogram
 
 @cache
 def failed(model: str, endpoint: str, code: str) -> Counter:
-    """Return what counts an answer with this error code."""
+    """Return the counter of answers with this error code."""
     return ERRORS.labels(model, endpoint, code)
 
 
 @cache
 def queue_ratio(model: str) -> Histogram:
-    """Return what observes the share of their deadline that a model's requests queued."""
+    """Return the histogram of the share of their deadline that a model's requests queued."""
     return QUEUE_DEADLINE_RATIO.labels(model)
 
 
@@ -220,7 +218,7 @@ def standing(model: str, release: str) -> tuple[Gauge, Gauge, Gauge]:
 
 
 class BatcherMetrics:
-    """What one release's batcher measures; found once, as labels cost. `seconds` by stage."""
+    """The metrics of one release's batcher, looked up once; `seconds` by stage."""
 
     def __init__(self, model: str, release: str) -> None:
         self.seconds = {each: STAGE_SECONDS.labels(model, release, each) for each in STAGES}

@@ -17,13 +17,13 @@ _USER, _SYSTEM, _RESIDENT = 11, 12, 21
 
 
 class Usage:
-    """Reads /proc at each look; what a process used between the last look and its end is lost."""
+    """Reads /proc; what a process used between the last reading and its end is lost."""
 
     def __init__(self) -> None:
         self._seen: dict[int, float] = {}
 
     def look(self, workers: Collection[int]) -> None:
-        """Add up what this process and these workers used since the last look."""
+        """Add what this process and these workers used since the last call."""
         memory = dict.fromkeys(KINDS, 0)
         kinds = {os.getpid(): GATEWAY} | dict.fromkeys(workers, WORKER)
         self._seen = {pid: seconds for pid, seconds in self._seen.items() if pid in kinds}

@@ -1,7 +1,7 @@
-"""The canary: a model whose answer is known, asked of every embedded Triton before it may serve.
+"""The canary: a model with a known answer that every embedded Triton must give before it serves.
 
-It catches an environment without ONNX Runtime, a numpy with which Triton answers empty tensors, a
-backends folder that does not fit, and a stranger's server on our port.
+It detects an environment without ONNX Runtime, a numpy with which Triton answers empty tensors, a
+backends folder that does not fit, and another server on our port.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ POLL_S = 0.05
 async def ask(options: EmbeddedOptions, endpoint: str) -> None:
     """Load, ask and unload the canary; raises EmbeddedTritonError unless the answer is right.
 
-    The model travels in the load call: the model repository stays the user's alone.
+    The model is sent with the load call, so that the user's repository is not touched.
     """
     model = await asyncio.to_thread((options.canary / NAME / "1/model.onnx").read_bytes)
     quick = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
@@ -65,7 +65,7 @@ def _compare(answer: Any, expected: dict[str, np.ndarray[Any, Any]]) -> None:
     for name, want in expected.items():
         try:
             got = answer.as_numpy(name)
-        except ValueError as error:  # fewer bytes than the shape asks for
+        except ValueError as error:  # fewer bytes than the shape needs
             got = str(error)
         if not np.array_equal(got, want):
             raise EmbeddedTritonError(

@@ -1,4 +1,4 @@
-"""Reads a repository's `config.pbtxt` files, to load exactly the versions that releases name."""
+"""Reads `config.pbtxt` files, to load exactly the model versions that releases name."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Configs:
         self._repository = repository
 
     def with_versions(self, model: str, numbers: set[int]) -> str | None:
-        """Return the model's whole configuration as JSON, with a policy of these versions alone.
+        """Return the model's configuration as JSON, with a version policy of these versions.
 
-        None where the model has no `config.pbtxt`: then Triton completes it, and serves its
-        latest version. Raises ConfigError.
+        None if the model has no `config.pbtxt`: Triton then generates one and serves the latest
+        version. Raises ConfigError.
         """
         path = self._repository / model / "config.pbtxt"
         try:

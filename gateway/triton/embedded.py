@@ -1,8 +1,8 @@
 """The embedded Triton: the real tritonserver from PyPI, run and supervised by the gateway.
 
-For development, tests and small installs. A start counts only when the canary, a model whose answer
-is known, was answered right: some faults (an environment with the wrong numpy) make Triton answer
-empty tensors without an error.
+For development, tests and small installations. A start succeeds only once the canary, a model with
+a known answer, has been answered correctly: some faults (an environment with the wrong numpy) make
+Triton answer empty tensors without an error.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gateway.triton import canary, launcher
 from gateway.triton.launcher import EmbeddedOptions
 from gateway.triton.layout import EmbeddedTritonError, Installation
 
-# Below the ephemeral ports: a client that dials a dead server's ephemeral port can be given that
-# very port as its own, connect to itself, and keep the restarted server from binding it.
+# Below the ephemeral ports: a client that connects to a dead server's ephemeral port may get that
+# very port itself, connect to itself, and keep the restarted server from binding it.
 PORTS = range(20_000, 32_000)
 START_TIMEOUT_S = 120.0
 STOP_GRACE_S = launcher.EXIT_TIMEOUT_S + 5.0
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class EmbeddedTriton:
-    """One supervised tritonserver, in a session of its own, bound to the loopback only."""
+    """One supervised tritonserver, in a session of its own, bound to loopback only."""
 
     def __init__(self, options: EmbeddedOptions) -> None:
         self._options = options
@@ -51,23 +51,23 @@ class EmbeddedTriton:
 
     @property
     def grpc_endpoint(self) -> str:
-        """`127.0.0.1:port`, the same over restarts."""
+        """`127.0.0.1:port`, the same across restarts."""
         return f"127.0.0.1:{self._ports[0]}"
 
     @property
     def http_endpoint(self) -> str:
-        """`127.0.0.1:port`, the same over restarts."""
+        """`127.0.0.1:port`, the same across restarts."""
         return f"127.0.0.1:{self._ports[1]}"
 
     @property
     def metrics_endpoint(self) -> str:
-        """`127.0.0.1:port`, the same over restarts."""
+        """`127.0.0.1:port`, the same across restarts."""
         return f"127.0.0.1:{self._ports[2]}"
 
     async def start(self) -> None:
-        """Return when Triton is live and its canary was right.
+        """Return once Triton runs and has answered the canary correctly.
 
-        Raises EmbeddedTritonError with the reason and the log's tail, and leaves nothing running.
+        Raises EmbeddedTritonError with the reason and the end of the log; leaves nothing running.
         """
         try:
             await self._supervisor.start()
@@ -76,13 +76,13 @@ class EmbeddedTriton:
             raise
 
     async def stop(self) -> None:
-        """End Triton: in-flight requests finish, then whatever is left of its group is killed."""
+        """Stop Triton: requests in flight finish, then the rest of its process group is killed."""
         await self._supervisor.stop(STOP_GRACE_S)
         self._release()
         log.info("the embedded Triton has stopped")
 
     async def _launch(self) -> Process:
-        """Start one process and prove that it serves."""
+        """Start a process and check that it serves correctly."""
         options = self._options
         if self._lock is None:
             self._lock = await asyncio.to_thread(launcher.lock, options)
@@ -115,7 +115,7 @@ class EmbeddedTriton:
         return process
 
     async def _prove(self, process: Process) -> None:
-        """Wait for readiness and the canary's answer, whichever fails or ends first."""
+        """Wait until the canary is answered, the process ends or the time is up."""
         proof = asyncio.create_task(canary.ask(self._options, self.grpc_endpoint))
         exited = asyncio.create_task(process.wait())
         try:
@@ -123,7 +123,9 @@ class EmbeddedTriton:
                 {proof, exited}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
             )
             if exited in done:
-                raise EmbeddedTritonError(f"tritonserver {described(exited.result())} at its start")
+                raise EmbeddedTritonError(
+                    f"tritonserver {described(exited.result())} during its start"
+                )
             if not done:
                 raise EmbeddedTritonError(f"tritonserver was not ready in {START_TIMEOUT_S:.0f} s")
             proof.result()
@@ -133,7 +135,7 @@ class EmbeddedTriton:
             await asyncio.gather(proof, exited, return_exceptions=True)
 
     async def _ended(self, process: Process | None, status: ChildStatus) -> None:
-        """Clear up after the process."""
+        """Clean up after the process."""
         if process:
             await self._clear(process)
         if status.state is ChildState.RESTARTING:
@@ -141,7 +143,7 @@ class EmbeddedTriton:
             log.error("the embedded Triton is down", reason=status.reason, restarts=status.restarts)
 
     async def _clear(self, process: Process) -> None:
-        """Kill what is left of the process group and remove its shared memory."""
+        """Kill the rest of the process group and remove its shared memory."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -154,7 +156,7 @@ class EmbeddedTriton:
 
 
 def _choose_ports(options: EmbeddedOptions) -> tuple[int, int, int]:
-    """The ports for gRPC, HTTP and metrics: as asked, or free ones."""
+    """Return the ports for gRPC, HTTP and metrics: as requested, or free ones."""
     wanted = (options.grpc_port, options.http_port, options.metrics_port)
     taken = set(wanted)
     ports: list[int] = []

@@ -1,6 +1,6 @@
-"""Translates Triton's failures at the one place where they enter the gateway.
+"""Translates Triton's failures where they enter the gateway.
 
-By gRPC status code, never by message text (the text goes to the log only).
+By gRPC status code, never by message text, which only goes to the log.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from gateway import errors
 
 #: What each gRPC status of an inference means to the client; a test decides every code.
 TABLE: dict[grpc.StatusCode, type[errors.GatewayError]] = {
-    # Triton answered, but could not do what the gateway asked of it.
+    # Triton answered, but could not do what was requested.
     grpc.StatusCode.INVALID_ARGUMENT: errors.InferenceFailed,
     grpc.StatusCode.INTERNAL: errors.InferenceFailed,
     grpc.StatusCode.UNKNOWN: errors.InferenceFailed,
@@ -25,7 +25,7 @@ TABLE: dict[grpc.StatusCode, type[errors.GatewayError]] = {
     # The model version is not (or no longer) loaded.
     grpc.StatusCode.NOT_FOUND: errors.ReleaseNotReady,
     grpc.StatusCode.FAILED_PRECONDITION: errors.ReleaseNotReady,
-    # Down, restarting, unloading or full: all pass by themselves.
+    # Down, restarting, unloading or full: all temporary.
     grpc.StatusCode.UNAVAILABLE: errors.TritonUnreachable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.TritonUnreachable,
     grpc.StatusCode.CANCELLED: errors.TritonUnreachable,

@@ -1,7 +1,7 @@
-"""One inference call: numpy arrays in and out, over the generated stubs of tritonclient.
+"""Inference calls: numpy arrays in and out, over tritonclient's generated stubs.
 
-The stubs alone, as a call by tritonclient's own client costs a quarter more (`make bench-micro`
-measures both); what it adds, the gateway does not use.
+Only the stubs, since a call through tritonclient's own client costs a quarter more (`make
+bench-micro` measures both) for features that the gateway does not use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Mismatch(ValueError):
 class Inference:
     """Sends calls to one server, over a channel of its own.
 
-    `in_flight` counts the calls under way, `failures` those that failed in a row, by model.
+    `in_flight` counts the calls in progress, `failures` consecutive failures by model.
     """
 
     def __init__(self, endpoint: str, options: Sequence[tuple[str, int]]) -> None:
@@ -75,9 +75,9 @@ class Inference:
             told = errors.translated(error.code())
             self.failures[model] += isinstance(told, InferenceFailed)
             raise told from None
-        except ValueError as error:  # Mismatch, or bytes that are no such array
+        except ValueError as error:  # Mismatch, or bytes that do not fit the shape
             reason = str(error)
-            log.error("a wrong answer", model=model, replica=self._endpoint, reason=reason)  # noqa: TRY400
+            log.error("wrong answer", model=model, replica=self._endpoint, reason=reason)  # noqa: TRY400
             raise InferenceFailed("Triton's answer does not fit the request.") from None
         finally:
             self.in_flight -= 1
@@ -104,5 +104,5 @@ def _outputs(request: Any, answer: Any, outputs: Sequence[TensorSpec]) -> dict[s
     }
     for spec in outputs:
         if (got := found.get(spec.name)) is None or got.shape[:1] != (rows,):
-            raise Mismatch(f"output {spec.name!r} is missing or has not {rows} rows")
+            raise Mismatch(f"output {spec.name!r} is missing or does not have {rows} rows")
     return found

@@ -1,7 +1,7 @@
 """What a tritonserver process of the embedded Triton needs to start.
 
 `embedded` runs and supervises the process, `layout` knows the wheel; this module prepares the
-working folder and makes the command and its environment.
+working folder, the command and its environment.
 """
 
 import fcntl
@@ -20,8 +20,8 @@ LOG_ROTATED_AT = 8 * 2**20
 LOG_TAIL_LINES = 15
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 
-# Becomes tritonserver. The kernel kills it when its parent dies, however that dies; the second line
-# is for a parent that died before the first.
+# Becomes tritonserver. The kernel kills it when its parent dies, however that happens; the second
+# line covers a parent that died before the first line.
 _EXEC = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -32,7 +32,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedOptions:
-    """What an embedded Triton is made of; a port of 0 means a free one, kept over restarts."""
+    """The configuration of an embedded Triton; port 0 means a free one, kept across restarts."""
 
     repository: Path
     python: Path
@@ -46,13 +46,13 @@ class EmbeddedOptions:
 
     @property
     def identity(self) -> str:
-        """Names this Triton's shared memory and server: one for each working folder."""
+        """The name of this Triton's server and shared memory, unique per working folder."""
         folder = str(self.run_dir.resolve()).encode()
         return f"gateway-{hashlib.blake2s(folder, digest_size=6).hexdigest()}-"
 
 
 def lock(options: EmbeddedOptions) -> IO[bytes]:
-    """Hold the working folder: two Tritons in one would remove each other's shared memory."""
+    """Lock the working folder: two Tritons in it would remove each other's shared memory."""
     if not options.repository.is_dir():
         raise EmbeddedTritonError(f"the model repository {options.repository} is not a folder")
     options.run_dir.mkdir(parents=True, exist_ok=True)
@@ -62,16 +62,16 @@ def lock(options: EmbeddedOptions) -> IO[bytes]:
     except OSError as error:
         handle.close()
         raise EmbeddedTritonError(
-            f"another embedded Triton works in {options.run_dir}; stop it or choose another folder"
+            f"another embedded Triton uses {options.run_dir}: stop it, or choose another folder"
         ) from error
     return handle
 
 
 def lay_out(options: EmbeddedOptions, installation: Installation) -> IO[bytes]:
-    """Put everything into the working folder and open the log.
+    """Prepare the working folder and open the log.
 
-    Triton runs there with relative paths: it hands the stub's command line to a shell unquoted, so
-    a space in any path would break it.
+    Triton runs there with relative paths: it passes the stub's command line to a shell unquoted, so
+    that a space in a path would break it.
     """
     run_dir = options.run_dir
     layout.populate(run_dir, installation, options.backends, copy=False)
@@ -87,7 +87,7 @@ def lay_out(options: EmbeddedOptions, installation: Installation) -> IO[bytes]:
 def command(
     options: EmbeddedOptions, installation: Installation, ports: tuple[int, int, int]
 ) -> list[str]:
-    """The command line, for the working folder as current folder."""
+    """Return the command line, to be run in the working folder."""
     settings = {
         "id": options.identity,
         "model-repository": "models",
@@ -108,7 +108,7 @@ def command(
 
 
 def environment(options: EmbeddedOptions, installation: Installation) -> dict[str, str]:
-    """The process environment: the models' Python first, no Python settings of the gateway's."""
+    """Return the process environment: the models' Python first, without the gateway's PYTHON*."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     python, threads = options.python.absolute(), str(options.threads)
     return inherited | layout.environment(
@@ -117,13 +117,13 @@ def environment(options: EmbeddedOptions, installation: Installation) -> dict[st
 
 
 def remove_shared_memory(options: EmbeddedOptions) -> None:
-    """Remove what a killed Triton of this working folder left behind."""
+    """Remove what a killed Triton left behind for this working folder."""
     for region in SHARED_MEMORY.glob(f"{options.identity}*"):
         region.unlink(missing_ok=True)
 
 
 def log_tail(options: EmbeddedOptions) -> str:
-    """The last lines of the log, for an error message."""
+    """Return the last lines of the log, for an error message."""
     log = options.run_dir / LOG_NAME
     with log.open("rb") as file:
         file.seek(max(log.stat().st_size - 8192, 0))

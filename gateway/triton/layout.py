@@ -1,9 +1,9 @@
-"""How a Triton from the PyPI wheel is laid out: Python backend, our backends, libraries, options.
+"""The layout of a Triton from the PyPI wheel: Python backend, our backends, libraries, options.
 
-The launcher lays one out in the gateway's working folder; an image carries one:
-`python -m gateway.triton.layout PYTHON BACKENDS FOLDER` copies everything below FOLDER and writes
-FOLDER/bin/tritonserver, which takes the options that the official container's `tritonserver` takes.
-This module needs the standard library only: image builds run it without the gateway's packages.
+The launcher creates it in the gateway's working folder; images contain it: `python -m
+gateway.triton.layout PYTHON BACKENDS FOLDER` copies everything below FOLDER and writes
+FOLDER/bin/tritonserver, which takes the same options as the official container's `tritonserver`.
+This module uses only the standard library: image builds run it without the gateway's packages.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ print(json.dumps({
 
 
 class EmbeddedTritonError(RuntimeError):
-    """The embedded Triton cannot start or does not answer right; the text says what to do."""
+    """The embedded Triton cannot start or answers wrongly; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where the wheel's parts lie."""
+    """Where the parts of the wheel are."""
 
     tritonserver: Path
     libraries: Path
@@ -51,7 +51,7 @@ class Installation:
 
     @classmethod
     async def find(cls, python: Path) -> "Installation":
-        """Ask the environment's interpreter; raises EmbeddedTritonError for one that cannot do."""
+        """Ask the environment's interpreter; raises EmbeddedTritonError if it is unsuitable."""
         code, output = await _run([str(python), "-c", _PROBE])
         if code != 0:
             why = _last_line(output)
@@ -60,7 +60,7 @@ class Installation:
 
     @classmethod
     def from_probe(cls, python: Path, found: Mapping[str, Any]) -> "Installation":
-        """Judge what the probe printed."""
+        """Evaluate the probe's output."""
         missing = ["nvidia-pytriton"] * (not found["pytriton"]) + found["missing"]
         if missing:
             names = ", ".join(missing)
@@ -70,7 +70,7 @@ class Installation:
         if glibc < MINIMUM_GLIBC:
             raise EmbeddedTritonError(
                 f"Triton's wheel needs glibc {MINIMUM_GLIBC[0]}.{MINIMUM_GLIBC[1]} (Debian 12, "
-                f"Ubuntu 22.04), this system has {found['glibc'] or 'another C library'}"
+                f"Ubuntu 22.04); this system has {found['glibc'] or 'another C library'}"
             )
         package = Path(found["pytriton"])
         stub = package / "tritonserver/python_backend_stubs" / found["minor"]
@@ -85,7 +85,7 @@ class Installation:
         return cls(package / "tritonserver", libraries, stub, libpython)
 
     async def check(self, environment: Mapping[str, str]) -> None:
-        """Start the stub once without arguments: does the dynamic linker find all it needs?"""
+        """Run the stub once without arguments, to check that it finds its libraries."""
         _, output = await _run([str(self.stub / "triton_python_backend_stub")], environment)
         if "error while loading" in output or "not found" in output:
             raise EmbeddedTritonError(
@@ -95,9 +95,9 @@ class Installation:
 
 
 def populate(folder: Path, installation: Installation, backends: Path, *, copy: bool) -> None:
-    """Make `backends` and `lib` in `folder` anew; our backends are copied, or linked to.
+    """Create `backends` and `lib` in `folder` anew; our backends are copied or linked.
 
-    Triton's own Python backend is always copied: Triton refuses a library that leads elsewhere.
+    Triton's own Python backend is always copied: Triton rejects a library that is a link.
     """
     ours, libraries = folder / "backends", folder / "lib"
     for made in (ours, libraries):
@@ -106,7 +106,7 @@ def populate(folder: Path, installation: Installation, backends: Path, *, copy: 
     (ours / "python").mkdir()
     for source in (installation.tritonserver / "backends/python", installation.stub):
         for part in source.iterdir():
-            if part.is_file():  # an installer that compiles leaves __pycache__ there
+            if part.is_file():  # compiling installers leave __pycache__ there
                 shutil.copy(part, ours / "python")
     for backend in backends.iterdir():
         if copy:
@@ -118,12 +118,12 @@ def populate(folder: Path, installation: Installation, backends: Path, *, copy: 
 
 
 def options(installation: Installation) -> dict[str, str]:
-    """Return the options of every Triton laid out so, for its folder as the current folder."""
+    """Return the options that go with this layout, relative to its folder."""
     return {
         "backend-directory": "backends",
         "cache-directory": str(installation.tritonserver / "caches"),
         "backend-config=python,stub-timeout-seconds": "120",  # torch's import on a busy machine
-        "model-load-thread-count": "8",  # a load mostly waits: Triton sleeps a second in each
+        "model-load-thread-count": "8",  # loads mostly wait: Triton sleeps for a second in each
     }
 
 
@@ -134,19 +134,19 @@ def environment(
     threads: str,
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return what to set beside `inherited`: the models' Python comes first."""
+    """Return the variables to add to `inherited`: the models' Python comes first."""
     libraries = (str(installation.libraries), str(folder / "lib"))
     return {
         "PATH": f"{python.parent}:{inherited.get('PATH', os.defpath)}",
         "LD_LIBRARY_PATH": ":".join(filter(None, (*libraries, inherited.get("LD_LIBRARY_PATH")))),
         THREADS: threads,
         "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": "1",  # numpy's pool, made at import in every stub, never used
+        "OPENBLAS_NUM_THREADS": "1",  # numpy's pool: created at import in every stub, never used
     }
 
 
 def start_script(folder: Path, installation: Installation, python: Path) -> str:
-    """Return a shell script that becomes `tritonserver`, with the options that it is given."""
+    """Return a shell script that becomes `tritonserver`, passing its options on."""
     quoted = {"PATH": "$PATH", "LD_LIBRARY_PATH": ""}
     variables = environment(folder, installation, python, f"${{{THREADS}:-1}}", quoted)
     flags = [shlex.quote(f"--{key}={value}") for key, value in options(installation).items()]
@@ -162,7 +162,7 @@ def start_script(folder: Path, installation: Installation, python: Path) -> str:
 
 
 async def _run(arguments: list[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a short command; an interpreter that is not there counts as a failed one."""
+    """Run a short command; a missing interpreter counts as a failure."""
     try:
         process = await asyncio.create_subprocess_exec(
             *arguments,

@@ -1,4 +1,4 @@
-"""What the gateway asks of a Triton server beside inference: load, unload, describe."""
+"""Loads, unloads and describes models on a Triton server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.triton.configs import Configs
 
-#: Seconds for a health or index call, and for loading one model.
+#: Timeouts in seconds: of health and index calls, and of loading one model.
 PROBE_TIMEOUT = 2.0
 LOAD_TIMEOUT = 300.0
 
@@ -33,8 +33,8 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 class LoadedVersion(NamedTuple):
     """A model version as one server has it.
 
-    `load` numbers its loads, a reload changes it. `files` are the digests of what it was loaded
-    from; empty where the files changed meanwhile.
+    `load` numbers its loads: a reload changes it. `files` are the digests of the files that it was
+    loaded from; empty if they changed meanwhile.
     """
 
     inputs: Tensors
@@ -74,7 +74,7 @@ class ModelControl:
         }
 
     async def answered(self) -> dict[ModelVersion, int]:
-        """Return how many rows each version has answered since it was loaded."""
+        """Return the number of rows that each version has answered since it was loaded."""
         found = await self._client.get_inference_statistics(client_timeout=PROBE_TIMEOUT)
         return {
             ModelVersion(item.name, int(item.version)): item.inference_count
@@ -84,9 +84,9 @@ class ModelControl:
     async def load(
         self, model: str, numbers: set[int], new: Iterable[int]
     ) -> dict[ModelVersion, Files]:
-        """Load exactly these versions: the model's own configuration with that policy.
+        """Load exactly these versions, with the model's own configuration otherwise.
 
-        Returns the files that the `new` ones among them were loaded from. Raises ConfigError.
+        Returns the files that the `new` ones were loaded from. Raises ConfigError.
         """
         versions = [ModelVersion(model, number) for number in new]
         before = await asyncio.to_thread(self._digests, versions)
@@ -98,11 +98,11 @@ class ModelControl:
         }
 
     async def unload(self, model: str) -> None:
-        """Unload all versions of a model; requests that it has already taken still finish."""
+        """Unload all versions of a model; requests in progress still finish."""
         await self._client.unload_model(model, client_timeout=PROBE_TIMEOUT)
 
     async def describe(self, version: ModelVersion, files: Files) -> LoadedVersion:
-        """Read how a version is served, which was loaded from these files."""
+        """Describe a version that was loaded from these files."""
         model, number = version
         if not await self._client.is_model_ready(model, str(number), client_timeout=PROBE_TIMEOUT):
             raise InferenceServerException(f"Triton does not serve version {number}")

@@ -1,4 +1,4 @@
-"""All Triton replicas: keeps them healthy, and sends each call to the least loaded one."""
+"""All Triton replicas: watches them, and sends each call to the least loaded one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from gateway.triton.replica import Replica
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at a replica, while it answers and while it does not.
+#: Seconds between checks of a replica that answers, and of one that does not.
 PROBE_UP = 2.0
 PROBE_DOWN = 0.25
-#: Longest that loads wait, in seconds, for versions that are about to be wanted.
+#: Most seconds that loads wait for versions that are about to be wanted.
 GATHER = 2.0
-#: Seconds that a call waits for a version loaded anew to be verified, and between two looks.
+#: Seconds that a call waits for a reloaded version to be verified, and between two checks.
 VERIFY_SECONDS, VERIFY_PAUSE = 5.0, 0.02
 
 
 class VersionState(StrEnum):
-    """How a model version stands with the replicas, for one release."""
+    """The state of a model version on the replicas, for one release."""
 
     READY = "ready"
-    VERIFYING = "verifying"  # a replica serves it, from a load that has not been verified yet
+    VERIFYING = "verifying"  # a replica serves it, but this load has not been verified yet
     LOADING = "loading"
     FAILED = "failed"  # no replica can load it
     UNREACHABLE = "unreachable"  # no replica answers
@@ -59,8 +59,8 @@ class Verified(msgspec.Struct, eq=False):
 class TritonPool:
     """The replicas behind the gateway; every wanted version is loaded on each of them.
 
-    `digest` reads the digests of a version's files. `reloads` is for the embedded Triton: see
-    Replica. `changed` is set when a replica serves something new.
+    `digest` returns the digests of a version's files. For `reloads` see Replica. `changed` is set
+    when a replica serves something new.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TritonPool:
         self._watches: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to watch the replicas; calls succeed once the first look is done."""
+        """Start to watch the replicas; calls succeed after the first check."""
         self._watches = [asyncio.create_task(self._watch(replica)) for replica in self.replicas]
 
     async def close(self) -> None:
@@ -95,10 +95,10 @@ class TritonPool:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Have loads wait a moment while the block finds out whether to want a version.
+        """Delay loads while the block determines whether it wants a version.
 
-        What is wanted at the same time is loaded at once: a model's versions in one load, and
-        models side by side.
+        Versions wanted at the same time are loaded together: a model's versions in one load, and
+        models concurrently.
         """
         self._announced += 1
         self._gathered.clear()
@@ -112,7 +112,7 @@ class TritonPool:
     def want(self, version: ModelVersion, files: Files, *, anew: bool = True) -> None:
         """Have every replica load a version from these files, and keep it.
 
-        Without `anew` a version that is wanted from other files is left alone.
+        Without `anew`, a version that is wanted from other files is left alone.
         """
         wanted = self._wanted.get(version)
         if wanted is None or (anew and wanted != files):
@@ -131,7 +131,7 @@ class TritonPool:
                     log.warning("not unloaded", replica=replica.endpoint, reason=error.message())
 
     def able(self, verified: Verified) -> list[Replica]:
-        """Return the replicas that serve the version from the very load that was verified."""
+        """Return the replicas that serve the version from the load that was verified."""
         found = []
         for replica in self.replicas:
             loaded = replica.ready.get(verified.version)
@@ -140,7 +140,7 @@ class TritonPool:
         return found
 
     def limits(self, verified: Verified) -> tuple[int, int] | None:
-        """Return the most rows in a call and the instances in all; None where nobody is able."""
+        """Return the most rows per call and the total of instances; None if no replica is able."""
         rows = instances = 0
         for replica in (able := self.able(verified)):
             loaded = replica.ready[verified.version]
@@ -149,13 +149,13 @@ class TritonPool:
         return (rows, instances) if able else None
 
     def status(self, verified: Verified) -> VersionStatus:
-        """Say how the version stands."""
+        """Return the state of the version."""
         if self.able(verified):
             return VersionStatus(VersionState.READY)
         if not self.reachable:
             return VersionStatus(VersionState.UNREACHABLE, "no Triton replica answers")
         if self._loaded(verified.version):
-            return VersionStatus(VersionState.VERIFYING, "its golden cases are being tried")
+            return VersionStatus(VersionState.VERIFYING, "running its golden cases")
         model = verified.version.model
         problems = {r.problems[model] for r in self.replicas if r.up and model in r.problems}
         if problems:
@@ -174,10 +174,10 @@ class TritonPool:
         outputs: Sequence[TensorSpec],
         deadline: Deadline,
     ) -> dict[str, NDArray[Any]]:
-        """Run one call on the least loaded replica; on another where that one went away.
+        """Run one call on the least loaded replica; on another one if that goes away.
 
-        A version that was just loaded anew is waited for until it is verified again. Raises
-        GatewayError: ReleaseNotReady or TritonUnreachable where none can take it.
+        Waits for a version that has just been reloaded to be verified again. Raises GatewayError:
+        ReleaseNotReady or TritonUnreachable if no replica can take the call.
         """
         tried: set[Replica] = set()
         failure: GatewayError | None = None
@@ -203,7 +203,7 @@ class TritonPool:
                 self._alarms[replica].set()
 
     def require_able(self, verified: Verified) -> None:
-        """Raise TritonUnreachable or ReleaseNotReady where no replica is able, nor will be soon."""
+        """Raise TritonUnreachable or ReleaseNotReady if no replica is able, or will be soon."""
         for replica in self.replicas:
             if verified.version in replica.ready:
                 return
@@ -228,9 +228,9 @@ class TritonPool:
             before = dict(replica.ready)
             try:
                 await replica.refresh(dict(self._wanted))
-            except Exception:  # the watch must outlive whatever a server can do to it
-                log.exception("a look at Triton failed", replica=replica.endpoint)
-                replica.mark_down("a look at it failed")
+            except Exception:  # whatever a server does, keep watching
+                log.exception("checking a replica failed", replica=replica.endpoint)
+                replica.mark_down("checking it failed")
             if replica.ready != before:
                 self.changed.set()
             try:

@@ -1,4 +1,4 @@
-"""One Triton server: what it serves now, and how it comes to serve what is wanted."""
+"""One Triton server: what it serves, and how it gets to serve what is wanted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.triton.model_control import Files, LoadedVersion, ModelControl, Mod
 
 log = structlog.get_logger(__name__)
 
-#: A restarted server is found again within a second; gRPC's own default backs off to two minutes.
+#: Find a restarted server within a second; gRPC's default backs off to two minutes.
 CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -32,10 +32,10 @@ FAILURES = 3
 
 
 class Replica:
-    """A Triton server that the gateway calls. `ready` holds what it serves now.
+    """A Triton server that the gateway calls. `ready` holds what it serves.
 
-    With `reloads`, a model that only fails is unloaded and loaded again: where a Python-based
-    backend's process has died, Triton still calls its model ready.
+    With `reloads`, a model whose calls all fail is reloaded: when the process of a Python-based
+    backend has died, Triton still calls its model ready.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Replica:
         self._control = ModelControl(self._client, configs, digest)
 
     async def refresh(self, wanted: Mapping[ModelVersion, Files]) -> None:
-        """Find out what this server serves; load what is wanted and not there, or from other files.
+        """Check what this server serves; load what is wanted but missing or from other files.
 
-        Never raises: what is wrong is left in `up` and `problems` (by model).
+        Does not raise: `up` and `problems` (by model) tell what is wrong.
         """
         try:
             serving = await self._control.ready()
@@ -90,7 +90,7 @@ class Replica:
         )
 
     async def unload(self, version: ModelVersion) -> None:
-        """Have the server drop one version; requests that it has already taken still finish.
+        """Unload one version; requests in progress still finish.
 
         Raises InferenceServerException.
         """
@@ -104,7 +104,7 @@ class Replica:
         log.info("version unloaded", model=model, version=number, replica=self.endpoint)
 
     def mark_down(self, reason: str) -> None:
-        """Take no further calls until the next successful `refresh`."""
+        """Take no calls until the next successful `refresh`."""
         if self.up:
             log.error("triton does not answer", replica=self.endpoint, reason=reason)
         self.up = False
@@ -119,26 +119,26 @@ class Replica:
         await self._client.close()
 
     async def _unload_broken(self) -> set[ModelVersion]:
-        """Unload the models whose calls only fail; returns the versions that are gone."""
+        """Unload the models whose calls all fail; return the versions that are gone."""
         broken = {model for model, count in self.inference.failures.items() if count >= FAILURES}
         for model in broken:
-            log.error("model only fails: loading it again", model=model, replica=self.endpoint)
+            log.error("all calls of a model fail: reloading it", model=model, replica=self.endpoint)
             del self.inference.failures[model]
-            with suppress(InferenceServerException):  # it may have gone down meanwhile
+            with suppress(InferenceServerException):  # the server may be down by now
                 await self._control.unload(model)
         return {version for version in self.ready if version.model in broken}
 
     async def _reloaded(self) -> set[ModelVersion]:
-        """Return the versions that somebody loaded anew: their statistics began again."""
+        """Return the versions that someone has reloaded: their statistics started over."""
         before, self._answered = self._answered, await self._control.answered()
         return {v for v in self.ready if self._answered.get(v, 0) < before.get(v, 0)}
 
     async def _bring_up(
         self, model: str, wanted: Mapping[ModelVersion, Files], serving: set[ModelVersion]
     ) -> None:
-        """Load what is missing of a model's versions, and read how they are served.
+        """Load the missing versions of a model, and read how they are served.
 
-        A version that is served already counts as loaded from the files that are wanted.
+        A version that is already served counts as loaded from the wanted files.
         """
         missing = wanted.keys() - serving
         if missing and time.monotonic() < self._next_load.get(model, 0.0):

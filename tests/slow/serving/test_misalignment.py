@@ -128,7 +128,7 @@ CASES = [
     ),
     Case(
         "wrong shape",
-        "input 'features': [1, 30] is declared, not [30]",
+        "input 'features': [1, 30] is declared, the model has [30]",
         {
             '"float32", (len(FEATURES),)': '"float32", (1, len(FEATURES))',
             '"features": row}': '"features": row[None]}',
@@ -170,21 +170,23 @@ CASES = [
     ),
     Case(
         "crash at import",
-        "worker ended with 1",
+        "the worker exited with code 1",
         {IMPORT: "raise RuntimeError\n" + IMPORT},
         lock="hand",
     ),
-    Case("hang at import", "not up within", {IMPORT: HANG.strip() + "\n" + IMPORT}, lock="hand"),
+    Case(
+        "hang at import", "not started within", {IMPORT: HANG.strip() + "\n" + IMPORT}, lock="hand"
+    ),
     Case(
         "crash at preprocess",
-        "preprocess failed: the worker died of it again",
+        "preprocess failed: the worker died again",
         {PREPROCESS: DIE + PREPROCESS},
         most_goldens=1,
     ),
     Case("hang at preprocess", "no reply within", {PREPROCESS: HANG + PREPROCESS}, most_goldens=1),
     Case(
         "crash at postprocess",
-        "postprocess failed: the worker died of it again",
+        "postprocess failed: the worker died again",
         {POSTPROCESS: DIE + POSTPROCESS},
         most_goldens=1,
     ),

@@ -139,7 +139,11 @@ async def test_every_change_is_made_in_the_file(
         ("traffic", {"weights": {"1": 0}}, "no release would have a positive weight"),
         ("shadow", {"release": "3"}, "no release '3'"),
         ("shadow", {"release": "2", "share": 2}, "above 0 and at most 1, not 2.0"),
-        ("unload", {"release": "1"}, "release '1' gets requests: give its traffic away first"),
+        (
+            "unload",
+            {"release": "1"},
+            "release '1' gets requests: move its traffic to another release first",
+        ),
         ("unload", {"release": "3"}, "no release '3'"),
         ("rollback", {}, "nothing to roll back to"),
     ],

@@ -114,7 +114,7 @@ async def test_two_at_once_each_for_itself(
     assert regions(options)
     assert regions(other)
 
-    with pytest.raises(EmbeddedTritonError, match="another embedded Triton works in"):
+    with pytest.raises(EmbeddedTritonError, match="another embedded Triton uses"):
         await EmbeddedTriton(options).start()
     taken = int(tritons[0].grpc_endpoint.rpartition(":")[2])
     third = EmbeddedTriton(replace(options, run_dir=tmp_path / "third", grpc_port=taken))

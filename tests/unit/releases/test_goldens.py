@@ -53,7 +53,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         [*RIGHT, {"name": "four", "output": 1}],
         "the preprocessor has no golden case 'four'",
     ),
-    "a case twice": ([*RIGHT, RIGHT[0]], "golden case 'one' is there 2 times"),
+    "a case twice": ([*RIGHT, RIGHT[0]], "golden case 'one' appears 2 times"),
     "no result": (
         [RIGHT[0], {"name": "two"}],
         "Object missing required field `output` - at `$[1]`",

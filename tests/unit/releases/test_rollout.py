@@ -209,7 +209,7 @@ def test_rollback_is_never_to_a_release_that_is_gone(folder: Path) -> None:
     [
         ({"3": 1}, "no release '3' is declared; there is 1, 2.0"),
         ({"1": 5, "2.0": -5}, "release '2.0' cannot have the weight -5"),
-        ({"1": 1_000_001}, "weights go from 0 to 1000000"),
+        ({"1": 1_000_001}, "weights are from 0 to 1000000"),
         ({"1": 0}, "no release would have a positive weight"),
         ({}, "no release would have a positive weight"),
     ],
@@ -241,7 +241,7 @@ def test_a_broken_file_is_not_edited(folder: Path) -> None:
     with pytest.raises(RolloutError, match=r"releases\.toml:15: traffic\.later: no such release"):
         rollout.promote(folder, "1", "me")
     (folder / FILE).write_bytes(b"\xff")
-    with pytest.raises(RolloutError, match="by hand first"):
+    with pytest.raises(RolloutError, match="fix the file first"):
         rollout.promote(folder, "1", "me")
 
 
@@ -261,7 +261,7 @@ def test_an_editor_that_holds_the_file_for_too_long_is_told(
     monkeypatch.setattr(files, "PATIENCE", 0.05)
     with (folder / FILE).open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RolloutError, match="being edited by somebody else"):
+        with pytest.raises(RolloutError, match="being edited by another process"):
             rollout.promote(folder, "2.0", "me")
 
 
@@ -275,7 +275,7 @@ def test_an_edit_by_hand_in_the_same_moment_is_not_overwritten(
         return decode(path, text)
 
     monkeypatch.setattr(rollout, "decode", hasty)
-    with pytest.raises(RolloutError, match="edited by hand just now"):
+    with pytest.raises(RolloutError, match="just been edited manually"):
         rollout.promote(folder, "2.0", "me")
     assert (folder / FILE).read_text() == TEXT + "# by hand\n"
     assert names(folder) == [FILE]

@@ -73,7 +73,10 @@ async def test_arrays_go_out_and_come_back() -> None:
     [
         (lambda answer: setattr(answer, "model_version", "4"), "version 4 answered instead of 3"),
         (lambda answer: setattr(answer.outputs[0], "name", "other"), "'scores' is missing"),
-        (lambda answer: answer.outputs[0].shape.__setitem__(slice(None), [3, 2]), "not 2 rows"),
+        (
+            lambda answer: answer.outputs[0].shape.__setitem__(slice(None), [3, 2]),
+            "does not have 2 rows",
+        ),
     ],
 )
 async def test_an_answer_that_does_not_fit_is_refused(
