@@ -13,6 +13,7 @@ from tritonclient.grpc import aio as triton_grpc
 
 from gateway.triton.embedded import EmbeddedTriton
 from gateway.triton.launcher import EmbeddedOptions
+from tests.stack.deploy.backend_models import ONNX_PAIR, SERVED
 from tests.support.stack import ROOT
 
 PYTHON = ROOT / ".venv-models/bin/python"
@@ -55,7 +56,7 @@ def numpy_version() -> str:
     return found.name.split("-")[1].removesuffix(".dist")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 async def served(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     (folder / "models").mkdir()
@@ -74,7 +75,7 @@ async def served(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     await triton.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def load_all(served: Served) -> Callable[[list[str]], Awaitable[dict[str, str]]]:
     """Load models at the same time; answers the error text of each, empty where it loaded."""
 
@@ -88,3 +89,18 @@ def load_all(served: Served) -> Callable[[list[str]], Awaitable[dict[str, str]]]
         }
 
     return load
+
+
+@pytest.fixture(scope="package")
+async def models(
+    served: Served, load_all: Callable[[list[str]], Awaitable[dict[str, str]]]
+) -> Served:
+    """Every good model, loaded."""
+    for name, (graph, config) in SERVED.items():
+        served.write(name, graph, config)
+    served.write(
+        "onnx_renamed", "pair.onnx", ONNX_PAIR + 'default_model_filename: "net.onnx"', "net.onnx"
+    )
+    errors = await load_all([*SERVED, "onnx_renamed"])
+    assert {name: text for name, text in errors.items() if text} == {}
+    return served

@@ -23,8 +23,6 @@ TYPES = {
     "fp32": TensorProto.FLOAT,
     "fp64": TensorProto.DOUBLE,
 }
-
-
 Shapes = Sequence[tuple[str, int, list[Any]]]
 
 

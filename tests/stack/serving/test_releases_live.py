@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +14,21 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from tritonclient.grpc.aio import InferenceServerClient
 
-from gateway.releases import rollout
-from gateway.triton.configs import Configs
+from tests.stack.serving.rolling import (
+    CHANGE_SECONDS,
+    change,
+    in_force,
+    random_change,
+    reload_in_triton,
+    retired,
+    until_retired,
+)
 from tests.support.goldens import TOLERANCE, cases
 from tests.support.raw import post_all
 from tests.support.repository import copied, second_release
-from tests.support.stack import GATEWAY, ROOT, Stack, serve
+from tests.support.stack import Stack, serve
 
-CHANGE_SECONDS = 60
 CASE = cases("tumor")[0]
 TEXTS = ["A cat sits on the mat.", "Wie wird das Wetter?", "今天天气很好", "a " * 400]
 
@@ -46,67 +48,6 @@ def rolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture
 def repository(rolling: Stack) -> Path:
     return rolling.run_dir.parent / "repository"
-
-
-def change(repository: Path, *arguments: str) -> None:
-    """Run `gateway release …` on the repository."""
-    command = [GATEWAY, "release", *arguments, "--repository", str(repository)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-
-
-def random_change(rng: random.Random, folder: Path) -> None:
-    """Promote, split, roll back, unload and load, or touch the file, as the dice have it."""
-    action = rng.choice(["promote", "traffic", "rollback", "unload", "touch"])
-    if action == "promote":
-        rollout.promote(folder, rng.choice("12"), "test")
-    elif action == "traffic":
-        rollout.traffic(folder, {"1": rng.randint(1, 99), "2": rng.randint(1, 99)}, "test")
-    elif action == "rollback":
-        with suppress(rollout.RolloutError):  # nothing may be left to roll back to
-            rollout.rollback(folder, "test")
-    elif action == "unload":
-        for name in "12":
-            with suppress(rollout.RolloutError):  # it may have traffic, or be loaded already
-                rollout.unload(folder, name, "test")
-                rollout.load(folder, name, "test")
-    else:
-        (folder / "releases.toml").touch()
-
-
-def retired(stack: Stack) -> int:
-    """Count the releases that the gateway has retired so far."""
-    return stack.log.read_text().count("release retires")
-
-
-async def until_retired(stack: Stack, count: int) -> None:
-    """Wait until it has retired so many."""
-    async with asyncio.timeout(CHANGE_SECONDS):
-        while retired(stack) < count:
-            await asyncio.sleep(0.05)
-
-
-def write_again(folder: Path) -> None:
-    """Write the files of both versions again, with the same bytes."""
-    for file in folder.glob("[12]/model.*"):
-        shutil.copyfile(file, folder / "again")
-        (folder / "again").replace(file)
-
-
-async def reload_in_triton(stack: Stack, folder: Path) -> None:
-    """Have Triton load the model anew from its files, as an operator may behind our back."""
-    write_again(folder)
-    async with InferenceServerClient(stack.triton_endpoint) as triton:
-        config = Configs(folder.parent).with_versions(folder.name, {1, 2})
-        await triton.load_model(folder.name, config=config)
-
-
-async def in_force(
-    client: httpx.AsyncClient, weights: dict[str, int], model: str = "minilm"
-) -> None:
-    """Wait until the gateway routes by these weights."""
-    async with asyncio.timeout(CHANGE_SECONDS):
-        while (await client.get(f"/models/{model}")).json()["traffic"] != weights:
-            await asyncio.sleep(0.05)
 
 
 def test_both_releases_answer_with_their_own_libraries(rolling: Stack) -> None:

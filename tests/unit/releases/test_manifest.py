@@ -32,7 +32,6 @@ batching = { max_rows = 16, max_calls = 4 }
 1 = 90
 next = 10
 """
-
 PATH = "model/releases.toml"
 
 

@@ -21,23 +21,8 @@ from gateway.releases.history import read as history
 from gateway.releases.manifest import FILE, ManifestError, Shadow, read_one
 from gateway.releases.rollout import RolloutError
 from gateway.system import files
+from tests.unit.releases.edited import TEXT, names, split
 
-TEXT = """\
-# Who to ask: the search team
-[releases.1]
-model_version = 1
-preprocessor = "some-preprocessor==1.0.0"   # the old line
-
-[releases."2.0"]
-model_version = 2
-preprocessor = 'some-preprocessor==2.0.0'
-batching = { max_rows = 16 }
-
-[traffic]   # weights
-1 = 100     # since spring
-
-# the end
-"""
 EDITOR = """
 import sys
 from pathlib import Path
@@ -46,22 +31,6 @@ folder, number, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 for turn in range(1, count + 1):
     rollout.traffic(folder, {"1": number * 1000 + turn}, f"editor {number}")
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "model"
-    made.mkdir()
-    (made / FILE).write_text(TEXT)
-    return made
-
-
-def split(folder: Path) -> dict[str, int]:
-    return {name: weight for name, weight in read_one(folder / FILE).traffic.items() if weight}
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_an_edit_keeps_comments_and_form(folder: Path) -> None:
@@ -124,84 +93,6 @@ def test_shadow(folder: Path) -> None:
     rollout.promote(folder, "2.0", "me")
     rollout.rollback(folder, "me")
     assert read_one(folder / FILE).shadow == Shadow("1")
-
-
-def test_history(folder: Path) -> None:
-    rollout.traffic(folder, {"1": 90, "2.0": 10}, "me")
-    rollout.shadow(folder, "2.0", "admin")
-    rollout.promote(folder, "2.0", "me")
-    rollout.promote(folder, "2.0", "me")  # changes nothing
-    rollout.rollback(folder, "you")
-    changes = history(folder)
-    assert [(change.action, change.who) for change in changes] == [
-        ("traffic", "me"),
-        ("shadow", "admin"),
-        ("promote", "me"),
-        ("rollback", "you"),
-    ]
-    assert changes[2].before == changes[3].after == {"1": 90, "2.0": 10}
-    assert changes[2].shadow == Shadow("2.0")
-    assert [change.time for change in changes] == sorted(change.time for change in changes)
-    assert changes[0].time.utcoffset() is not None
-
-
-def test_the_history_is_bounded_and_bears_foreign_lines(folder: Path) -> None:
-    for turn in range(1, KEPT + 6):
-        rollout.traffic(folder, {"1": turn}, "me")
-    assert [change.after["1"] for change in history(folder)] == list(range(6, KEPT + 6))
-    with (folder / HISTORY).open("ab") as file:
-        file.write(b"<<<<<<< merged\n")
-    assert len(history(folder)) == KEPT
-    rollout.rollback(folder, "me")
-    assert split(folder) == {"1": KEPT + 4}
-
-
-def test_rollback_goes_further_back_each_time(folder: Path) -> None:
-    states = [split(folder)]
-    for weights in ({"1": 90, "2.0": 10}, {"1": 50, "2.0": 50}, {"2.0": 100}):
-        rollout.traffic(folder, weights, "me")
-        states.append(split(folder))
-    rollout.shadow(folder, "1", "me")
-    for state in reversed(states[:-1]):
-        rollout.rollback(folder, "me")
-        assert split(folder) == state
-    with pytest.raises(RolloutError, match="nothing to roll back to"):
-        rollout.rollback(folder, "me")
-    rollout.promote(folder, "2.0", "me")
-    rollout.rollback(folder, "me")
-    assert split(folder) == states[0]
-
-
-def test_rollback_undoes_edits_by_hand(folder: Path) -> None:
-    def by_hand(weight: int) -> None:
-        text = (folder / FILE).read_text()
-        (folder / FILE).write_text(re.sub(r"^1 = \d+", f"1 = {weight}", text, flags=re.MULTILINE))
-
-    by_hand(70)
-    with pytest.raises(RolloutError, match="nothing to roll back to"):
-        rollout.rollback(folder, "me")
-    rollout.traffic(folder, {"1": 60}, "me")
-    by_hand(50)
-    rollout.rollback(folder, "me")
-    assert split(folder) == {"1": 60}
-    rollout.rollback(folder, "me")
-    assert split(folder) == {"1": 70}
-    rollout.traffic(folder, {"1": 40}, "me")
-    by_hand(30)
-    rollout.traffic(folder, {"1": 20}, "me")
-    for weight in (30, 40, 70):
-        rollout.rollback(folder, "me")
-        assert split(folder) == {"1": weight}
-
-
-def test_rollback_is_never_to_a_release_that_is_gone(folder: Path) -> None:
-    rollout.promote(folder, "2.0", "me")
-    text = (folder / FILE).read_text()
-    gone = text[text.index('[releases."2.0"]') :].replace("1 = 0     # since spring\n", "")
-    (folder / FILE).write_text(gone)
-    with pytest.raises(RolloutError, match=re.escape("no release '1' is declared; there is 2.0")):
-        rollout.rollback(folder, "me")
-    assert (folder / FILE).read_text() == gone
 
 
 @pytest.mark.parametrize(
