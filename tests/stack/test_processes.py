@@ -49,7 +49,7 @@ async def test_they_share_the_load_and_the_metrics(stack: Stack) -> None:
     before = [sum(process.cpu_times()[:2]) for process in gateways(stack)]
     counted, requests = answered(stack), 2000
     body = httpx.Request("POST", "http://x", json=CASE.single).content
-    await post_all(stack.url, "/tumor_single_predict", [body] * requests, users=32)
+    await post_all(stack.url, [("/tumor_single_predict", body)] * requests, users=32)
     assert answered(stack) == counted + requests
     spent = [
         sum(process.cpu_times()[:2]) - start

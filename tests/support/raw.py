@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 
-async def post_all(url: str, path: str, bodies: Sequence[bytes], users: int) -> list[bytes]:
-    """Post JSON bodies over as many connections as there are users; all must be answered 200."""
+async def post_all(url: str, requests: Sequence[tuple[str, bytes]], users: int) -> list[bytes]:
+    """Post JSON bodies to paths, over a connection per user; all must be answered 200."""
     place = urlsplit(url)
-    answers = [b""] * len(bodies)
-    todo = iter(enumerate(bodies))
+    answers = [b""] * len(requests)
+    todo = iter(enumerate(requests))
 
     async def user() -> None:
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        for index, body in todo:
+        for index, (path, body) in todo:
             head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(body)}"
             writer.write(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
             told = (await reader.readuntil(b"\r\n\r\n")).lower()
