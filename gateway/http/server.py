@@ -144,6 +144,9 @@ class _Awaited(HTTPMessageDelegate):
         self._delegate = delegate
         self._stream = stream
         self._patience = patience
+        # Passed on as they are: no call more for each part of the body.
+        self.data_received = delegate.data_received  # type: ignore[method-assign]
+        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
         patience.give(stream, IDLE_SECONDS)
 
     def headers_received(
@@ -153,15 +156,7 @@ class _Awaited(HTTPMessageDelegate):
         self._patience.give(self._stream, BODY_SECONDS)
         return self._delegate.headers_received(start_line, headers)
 
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Pass on the next part of the body."""
-        return self._delegate.data_received(chunk)
-
     def finish(self) -> None:
         """Note the end of the body and pass it on."""
         self._patience.end(self._stream)
         self._delegate.finish()
-
-    def on_connection_close(self) -> None:
-        """Pass on that the connection was lost."""
-        self._delegate.on_connection_close()

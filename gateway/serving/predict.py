@@ -68,7 +68,8 @@ class Predictor:
                 allowed = f"{pending.deadline.seconds * 1000:.0f} ms"
                 raise DeadlineExceeded(f"No answer within {allowed}.") from None
             finally:
-                pending.leave_queue(time.monotonic())
+                if pending.waiting_since is not None:
+                    pending.leave_queue(time.monotonic())
                 if not pending.shadow:
                     share = pending.queued / pending.deadline.seconds
                     metrics.queue_ratio(batcher.model).observe(share)
