@@ -33,7 +33,7 @@ RELEASES = (
     ),
     Shown(
         "State of releases",
-        "1: ready on every gateway. 0: not ready. -1: rejected by the alignment gate.",
+        "1: ready on every gateway. 0: not ready. -1: rejected by verification.",
         (
             Query(
                 f"min by (model, release) (gateway_release_ready{{{CHOSEN}}})"
