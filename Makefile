@@ -56,7 +56,7 @@ bench: install models wheels baselines  ## compare with the architectures it rep
 
 .PHONY: bench-quick
 bench-quick: BENCH := --quick
-bench-quick: bench  ## the same in three minutes: it works, and its figures mean little
+bench-quick: bench  ## the same in two minutes: it works, and its figures mean little
 
 .PHONY: quality
 quality: install models  ## measure minilm's eight-bit release against float32 (ten minutes)

@@ -14,7 +14,7 @@ import httpx
 
 from loadtests.bench import results, scenario
 from loadtests.bench.agreement import Disagreement
-from loadtests.bench.bench import Bench
+from loadtests.bench.bench import QUICK_TEXTS, TEXTS, Bench
 from loadtests.bench.rollout import RolloutError
 from loadtests.bench.scenario import Set
 from loadtests.load import machine
@@ -75,7 +75,8 @@ def main(names: tuple[str, ...], quick: bool, arms: str | None, out: Path, liste
         results.write(found, out / "results.json")
 
     try:
-        Bench(out, BUILT, lambda text: click.echo(text, err=True), write).run(scenarios)
+        texts = QUICK_TEXTS if quick else TEXTS
+        Bench(out, BUILT, lambda text: click.echo(text, err=True), write, texts).run(scenarios)
     except (ServiceError, Disagreement, WrongAnswers, RolloutError, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"written to {out / 'results.json'}", err=True)

@@ -20,7 +20,7 @@ from loadtests.bench.windows import Corpus
 from loadtests.load import corpus
 from loadtests.load.limit import Limit
 
-TEXTS = 2000
+TEXTS, QUICK_TEXTS = 2000, 370
 START = "From nothing to the first right answer"
 
 
@@ -36,11 +36,13 @@ class Bench:
         built: Path,
         say: Callable[[str], None],
         measured: Callable[[Bench], None],
+        texts: int = TEXTS,
     ) -> None:
         self._folder = folder
         self._built = built
         self._say = say
         self._measured = measured
+        self._count = texts
         self._numbers = itertools.count()
         self._starts: dict[bool, list[results.Window]] = {False: [], True: []}
         self.agreements: list[results.Agreement] = []
@@ -51,7 +53,7 @@ class Bench:
     def run(self, scenarios: Sequence[Scenario]) -> None:
         """Measure all. Raises ServiceError, Disagreement, WrongAnswers."""
         self._texts = self._folder / "texts.json"
-        self._texts.write_text(json.dumps(corpus.texts(TEXTS)))
+        self._texts.write_text(json.dumps(corpus.texts(self._count)))
         alike = itertools.groupby(scenarios, lambda each: (each.models, each.apart))
         for (served, apart), chosen in alike:
             if isinstance(served, str):
@@ -82,7 +84,7 @@ class Bench:
         with ExitStack() as running:
             limit = running.enter_context(Limit(self._texts))
             self.versions |= limit.versions
-            texts = Corpus(self._texts, TEXTS, limit.embed(self._folder))
+            texts = Corpus(self._texts, self._count, limit.embed(self._folder))
             in_turns = [each for each in scenarios if each.kind != "rollout"]
             needed = dict.fromkeys(arm for each in in_turns for arm in each.arms)
             deployments = [self._start(running, arm, served) for arm in needed]
@@ -99,7 +101,7 @@ class Bench:
             self._say(f"making {count} models of random weights ready")
             instances = max(1, len(os.sched_getaffinity(0)) // count)
             made.append(models.generated(self._built / f"zoo-{count}", count, instances))
-        texts = Corpus(self._texts, TEXTS, None)
+        texts = Corpus(self._texts, self._count, None)
         rounds = {each.name: Rounds(each, texts, self._say) for each in scenarios}
         arms = list(dict.fromkeys(arm for each in scenarios for arm in each.arms))
         for together in [[arm] for arm in arms] if apart else [arms]:
