@@ -28,11 +28,14 @@ models: $(MINILM)  ## build the model files that are too large to commit
 
 .PHONY: test
 test: install models wheels baselines  ## run every test: real HTTP, real Triton, real models
-	.venv/bin/pytest
+	.venv/bin/pytest $(SIDE_BY_SIDE) -m "unit or slow"
+	.venv/bin/pytest -m "stack or bench"
+# Tests that measure no time may share the cores; a module's tests stay together with its fixtures.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: test-unit
 test-unit: .venv/installed  ## run the tests that need no Triton, in a minute
-	.venv/bin/pytest -m unit preprocessors tests/unit
+	.venv/bin/pytest $(SIDE_BY_SIDE) -m unit preprocessors tests/unit
 
 # Without a registry (NO_REGISTRY) Prometheus is built; BUILD_CA is a CA bundle that builds must trust.
 COMPOSE_FILES := docker-compose.yml$(if $(NO_REGISTRY),:docker-compose.no-registry.yml)$(if $(BUILD_CA),:docker-compose.ca.yml)
