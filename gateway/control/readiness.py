@@ -110,7 +110,7 @@ class Readiness:
 
     def _of_triton(self) -> dict[str, str]:
         problems = {
-            f"triton {replica.endpoint}": "does not answer"
+            f"triton {replica.endpoint}": public(replica.status.reason)
             for replica in self._triton.replicas
             if not replica.up
         }

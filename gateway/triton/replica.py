@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from enum import StrEnum
+from typing import NamedTuple
 
 import structlog
 from tritonclient.grpc import aio as triton
@@ -31,6 +33,21 @@ RELOAD_PAUSE = 10.0
 FAILURES = 3
 
 
+class ReplicaState(StrEnum):
+    """Whether a Triton server can be called."""
+
+    UNKNOWN = "unknown"  # not checked yet
+    UP = "up"
+    DOWN = "down"  # it does not answer; it is checked again and again
+
+
+class ReplicaStatus(NamedTuple):
+    """The state, and its reason for operators; empty if the state says it all."""
+
+    state: ReplicaState = ReplicaState.UNKNOWN
+    reason: str = "has not answered yet"
+
+
 class Replica:
     """A Triton server that the gateway calls. `ready` holds what it serves.
 
@@ -51,16 +68,21 @@ class Replica:
         self._answered: dict[ModelVersion, int] = {}
         self.ready: dict[ModelVersion, LoadedVersion] = {}
         self.problems: dict[str, str] = {}
-        self.up = False
+        self.status = ReplicaStatus()
         self._next_load: dict[str, float] = {}
         self.inference = Inference(endpoint, CHANNEL)
         self._client = triton.InferenceServerClient(endpoint, channel_args=CHANNEL)
         self._control = ModelControl(self._client, configs, digest)
 
+    @property
+    def up(self) -> bool:
+        """Whether it can be called."""
+        return self.status.state is ReplicaState.UP
+
     async def refresh(self, wanted: Mapping[ModelVersion, Files]) -> None:
         """Check what this server serves; load what is wanted but missing or from other files.
 
-        Does not raise: `up` and `problems` (by model) tell what is wrong.
+        Does not raise: `status` and `problems` (by model) tell what is wrong.
         """
         try:
             serving = await self._control.ready()
@@ -69,7 +91,7 @@ class Replica:
             self.mark_down(error.message() or "no answer")
             return
         if not self.up:
-            self.up = True
+            self.status = ReplicaStatus(ReplicaState.UP, "")
             metrics.REPLICA_UP.labels(self.endpoint).set(1)
             log.info("triton answers", replica=self.endpoint)
         if self._reloads:
@@ -107,7 +129,7 @@ class Replica:
         """Take no calls until the next successful `refresh`."""
         if self.up:
             log.error("triton does not answer", replica=self.endpoint, reason=reason)
-        self.up = False
+        self.status = ReplicaStatus(ReplicaState.DOWN, f"does not answer: {reason}")
         self.ready.clear()
         self._answered.clear()
         self._next_load.clear()
