@@ -28,9 +28,9 @@ models: $(MINILM)  ## build the model files that are too large to commit
 
 .PHONY: test
 test: install models wheels baselines  ## run every test: real HTTP, real Triton, real models
-	.venv/bin/pytest $(SIDE_BY_SIDE) -m "unit or slow"
-	.venv/bin/pytest -m "stack or bench"
-# Tests that measure no time may share the cores; a module's tests stay together with its fixtures.
+	.venv/bin/pytest $(SIDE_BY_SIDE) -m "not alone"
+	.venv/bin/pytest -m alone
+# Tests that measure no time share the cores; those of a module stay together, with its fixtures.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: test-unit

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from loadtests.bench import results, scenario
 from loadtests.bench.deployment import GATEWAYS
 from tests.support import program
 from tests.support.stack import ROOT
+
+pytestmark = pytest.mark.alone
 
 SINGLES, BATCHES, SCALING = "10-singles", "20-batches", "60-scaling"
 STARTS = {"start", "start-generated"}

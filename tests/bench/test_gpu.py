@@ -18,6 +18,8 @@ from loadtests.load.requests import Request
 from tests.support import program
 from tests.support.stack import ROOT
 
+pytestmark = pytest.mark.alone
+
 STAMPS = Stamps("bert", "1", 1, "bert-bench-preprocessor==1.0.0")
 
 

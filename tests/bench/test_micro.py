@@ -21,6 +21,8 @@ from loadtests.micro.bare_handler import started
 from tests.support import program
 from tests.support.stack import ROOT
 
+pytestmark = pytest.mark.alone
+
 RIGHT = Stamps("tumor", "1", 1, "tumor-preprocessor==1.0.0")
 
 

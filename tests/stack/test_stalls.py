@@ -18,10 +18,14 @@ from gateway.triton import configs
 from tests.support.goldens import PREPROCESSORS, cases
 from tests.support.stack import ROOT
 
+pytestmark = pytest.mark.alone
+
 CONFIGS = sorted((ROOT / "model_repository").glob("*/config.pbtxt"))
 #: More rows than most shipped models take in one call, so that calls queue in Triton.
 ROWS = 130
 BATCHES = 150
+#: Of a MiniLM fewer do: a policy stalled a third of its batches, and each takes 100 ms.
+FEWER = 50
 #: The first calls of a shape are slower: TorchScript specializes its code, caches fill.
 WARM_UP = 5
 TIMES_MEDIAN = 5
@@ -56,7 +60,8 @@ def test_no_batch_takes_five_times_the_median(client: httpx.Client, model: str) 
 def slow_batches(client: httpx.Client, model: str) -> list[str]:
     """Time the batches, one after the other; describe those that took too long."""
     body = batch(model)
-    taken = [seconds(client, model, body) for _ in range(WARM_UP + BATCHES)][WARM_UP:]
+    count = FEWER if model.startswith("minilm") else BATCHES
+    taken = [seconds(client, model, body) for _ in range(WARM_UP + count)][WARM_UP:]
     median = statistics.median(taken)
     return [
         f"batch {index} took {1000 * each:.0f} ms, the median is {1000 * median:.0f} ms"
@@ -68,7 +73,7 @@ def slow_batches(client: httpx.Client, model: str) -> list[str]:
 def batch(model: str) -> bytes:
     """Return the body of a batch that repeats the model's shortest golden input.
 
-    The shortest, as 150 batches of 130 sentences would take a MiniLM minutes.
+    The shortest, as batches of 130 sentences would take a MiniLM minutes.
     """
     inputs = [json.dumps(case.golden.input) for case in cases(model) if not case.golden.parameters]
     row = min(inputs, key=len)

@@ -77,7 +77,7 @@ def test_list(repository: Path) -> None:
         (["promote", "nobody", "1"], "has no model 'nobody'"),
         (["traffic", "digits", "1=90", "2"], "'2' is not RELEASE=WEIGHT, e.g. 1=90"),
         (["traffic", "digits", "1=much"], "'1=much' is not RELEASE=WEIGHT"),
-        (["traffic", "digits", "1=1", "1=2"], "named twice"),
+        (["traffic", "digits", "1=1", "1=2"], "listed twice"),
         (["traffic", "digits", "1=-1"], "cannot have the weight -1"),
         (["traffic", "digits", "1=0"], "no release would have a positive weight"),
         (["shadow", "digits", "2", "--share", "0"], "above 0 and at most 1"),

@@ -121,6 +121,7 @@ def test_request_id_is_echoed_and_logged(client: httpx.Client, stack: Stack) -> 
     assert '"status":200' in lines[0]
 
 
+@pytest.mark.alone
 def test_a_single_does_not_wait_for_a_whole_batch(client: httpx.Client) -> None:
     batch = {"inputs": ["words that make this a long text " * 30] * 300}
     with ThreadPoolExecutor(1) as pool:

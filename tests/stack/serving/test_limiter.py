@@ -8,10 +8,13 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+import pytest
 
 from gateway.serving import limiter
 from gateway.serving.limiter import CallLimiter, Permit
 from tests.support.stack import serve
+
+pytestmark = pytest.mark.alone
 
 
 class Caller:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.stack import Stack, serve
 
+pytestmark = pytest.mark.alone
+
 QUEUE = 64
 PIN = {"X-Release": "2"}
 LONG = "many words make a long text " * 60
