@@ -67,7 +67,7 @@ def sentences() -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference() -> NDArray[np.float64]:
-    """Float (SENTENCES, 384), computed by PyTorch and a plain-Python tokenizer, one text at a time."""
+    """Float (SENTENCES, 384), by PyTorch and a plain-Python tokenizer, one text at a time."""
     script = ROOT / "model_repository/minilm/reference.py"
     done = subprocess.run(
         [str(Path(".venv-models/bin/python")), str(script)],
