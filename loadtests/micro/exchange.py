@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ class Own(Bodied):
 async def exchanges(folder: Path) -> AsyncIterator[tuple[Exchange, Exchange]]:
     """Return the exchange with the bare handler and the one with the gateway's."""
     given: dict[str, Any] = {"log_file": folder / "log"}
-    logs.configure(Settings(**given))
+    requests = logs.configure(Settings(**given))
     bare = Application([(r"/.*", Bare)], log_function=lambda _: None)
-    own = Application([(r"/.*", Own)], log_function=record)
+    own = Application([(r"/.*", Own)], log_function=partial(record, requests))
     servers, found, writers = [], [], []
     for server in (HTTPServer(bare), Server(own)):
         (bound, *_) = bind_sockets(0, "127.0.0.1")

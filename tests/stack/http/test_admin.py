@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -20,6 +24,7 @@ from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
 from gateway.releases.manifest import FILE, Shadow, read_one
 from gateway.settings import Settings
+from gateway.telemetry.logs import RequestLog
 
 KEY = "schlüssel"
 RELEASE = '[releases.{}]\nmodel_version = 1\npreprocessor = "digits-preprocessor=={}.0.0"\n\n'
@@ -51,7 +56,7 @@ async def serving(address: str = "127.0.0.1", **settings: Any) -> AsyncIterator[
     app = Application(
         admin.routes(Settings(**settings)),
         default_handler_class=UnknownRoute,
-        log_function=record,
+        log_function=partial(record, RequestLog(structlog.BytesLogger(io.BytesIO()), logging.INFO)),
     )
     sockets = bind_sockets(0, address, family=socket.AF_INET)
     server = HTTPServer(app)
@@ -284,7 +289,7 @@ async def test_without_a_key_other_hosts_are_refused(repository: Path) -> None:
     async with serving(addresses[0], repository=repository) as client:
         headers = {"Host": "localhost"}
         answer = await client.get(url("history"), headers=headers)
-        assert "only this host" in told(answer, 403, "forbidden")
+        assert "only on this host" in told(answer, 403, "forbidden")
 
 
 def test_the_key_is_no_text_to_be_shown() -> None:
