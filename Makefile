@@ -31,11 +31,12 @@ test: install models wheels baselines  ## run every test: real HTTP, real Triton
 	.venv/bin/pytest $(SIDE_BY_SIDE) -m "not alone"
 	.venv/bin/pytest -m alone
 # Tests that measure no time share the cores; those of a module stay together, with its fixtures.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Not reordered: the tiers come longest modules first, so that no core idles at the end.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-unit
 test-unit: .venv/installed  ## run the tests that need no Triton, in a minute
-	.venv/bin/pytest $(SIDE_BY_SIDE) -m unit preprocessors tests/unit
+	.venv/bin/pytest $(SIDE_BY_SIDE) -m unit tests/unit preprocessors
 
 # Without a registry (NO_REGISTRY) Prometheus is built; BUILD_CA is a CA bundle that builds must trust.
 COMPOSE_FILES := docker-compose.yml$(if $(NO_REGISTRY),:docker-compose.no-registry.yml)$(if $(BUILD_CA),:docker-compose.ca.yml)
