@@ -9,10 +9,10 @@ from tests.stack.deploy.refused_models import REFUSED
 
 
 @pytest.fixture(scope="module")
-async def refusals(models: Any, load_all: Any) -> dict[str, str]:
+async def refusals(served: Any, load_all: Any) -> dict[str, str]:
     """What Triton answered to each bad model's load."""
     for name, (graph, config, _) in REFUSED.items():
-        models.write(name, graph, config)
+        served.write(name, graph, config)
     return await load_all(list(REFUSED))
 
 
