@@ -44,7 +44,7 @@ def locust(host: str, *more: str) -> tuple[int, dict[str, Any], str]:
 
 def test_every_model_answers_rightly_under_load_of_two_processes(stack: Stack) -> None:
     mixed = ["--singles", "3", "--batches", "1", "--rows", "5"]
-    status, lines, words = locust(stack.url, "--processes", "2", "--run-time", "8s", *mixed)
+    status, lines, words = locust(stack.url, "--processes", "2", "--run-time", "5s", *mixed)
     assert status == 0, words
     for model in questions.REPOSITORY:
         for kind in ("single", "batch of 5"):
@@ -55,7 +55,7 @@ def test_every_model_answers_rightly_under_load_of_two_processes(stack: Stack) -
 
 
 def test_a_release_can_be_pinned_and_models_weighted(stack: Stack) -> None:
-    chosen = ["--models", "langid:3,tumor", "--release", "1", "--run-time", "6s"]
+    chosen = ["--models", "langid:3,tumor", "--release", "1", "--run-time", "3s"]
     status, lines, words = locust(stack.url, *chosen)
     assert status == 0, words
     assert set(lines) == {"langid, single", "tumor, single"}
@@ -97,7 +97,7 @@ def server(status: int, body: bytes) -> Iterator[str]:
 )
 def test_a_server_that_answers_wrongly_fails(status: int, body: bytes, told: str) -> None:
     with server(status, body) as url:
-        code, lines, words = locust(url, "--models", "minilm", "--run-time", "8s")
+        code, lines, words = locust(url, "--models", "minilm", "--run-time", "2s")
     assert code == 1
     (line,) = lines.values()
     assert line["num_failures"] == line["num_requests"] > 0
@@ -107,7 +107,7 @@ def test_a_server_that_answers_wrongly_fails(status: int, body: bytes, told: str
 def test_a_server_that_is_not_there_fails() -> None:
     with server(200, b"{}") as url:
         pass
-    code, lines, words = locust(url, "--models", "tumor", "--run-time", "8s")
+    code, lines, words = locust(url, "--models", "tumor", "--run-time", "2s")
     assert code == 1
     (line,) = lines.values()
     assert line["num_failures"] == line["num_requests"] > 0
@@ -115,7 +115,7 @@ def test_a_server_that_is_not_there_fails() -> None:
 
 
 def test_a_model_that_is_not_there_ends_the_run() -> None:
-    code, lines, words = locust("http://127.0.0.1:9", "--models", "mini", "--run-time", "9s")
+    code, lines, words = locust("http://127.0.0.1:9", "--models", "mini", "--run-time", "2s")
     assert code == 2
     assert not lines
     assert "no model 'mini'; there are minilm, " in words
