@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support.goldens import cases
-from tests.support.stack import serve
+from tests.support.stack import Stack, serve
 
 RESUME_SECONDS = 60
 
 
-async def test_sigkill_under_load(tmp_path: Path) -> None:
-    stack = serve(tmp_path, models="tumor")
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = serve(tmp_path_factory.mktemp("crashing"), models="tumor")
+    yield stack
+    stack.interrupt()
+
+
+async def test_sigkill_under_load(crashing: Stack) -> None:
     case = cases("tumor")[0]
     answers: list[tuple[float, httpx.Response]] = []
     stop = asyncio.Event()
@@ -27,29 +35,26 @@ async def test_sigkill_under_load(tmp_path: Path) -> None:
             answers.append((time.monotonic(), answer))
             await asyncio.sleep(0 if answer.status_code == 200 else 0.02)
 
-    try:
-        async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
-            users = [asyncio.create_task(user(client)) for _ in range(8)]
-            await asyncio.sleep(1)
-            first = stack.triton
-            killed = time.monotonic()
-            first.kill()
+    async with httpx.AsyncClient(base_url=crashing.url, timeout=30) as client:
+        users = [asyncio.create_task(user(client)) for _ in range(8)]
+        await asyncio.sleep(1)
+        first = crashing.triton
+        killed = time.monotonic()
+        first.kill()
 
-            reasons = await _wait(client, ready=False)
-            assert any(name.startswith("tumor/") or name == "triton" for name in reasons)
-            unready = await client.post("/tumor_single_predict", json=case.single)
-            assert unready.status_code == 503
-            assert int(unready.headers["Retry-After"]) >= 1
+        reasons = await _wait(client, ready=False)
+        assert any(name.startswith("tumor/") or name == "triton" for name in reasons)
+        unready = await client.post("/tumor_single_predict", json=case.single)
+        assert unready.status_code == 503
+        assert int(unready.headers["Retry-After"]) >= 1
 
-            await _wait(client, ready=True)
-            resumed = time.monotonic()
-            await asyncio.sleep(1)
-            stop.set()
-            await asyncio.gather(*users)
-            assert "gateway_triton_restarts 1.0" in (await client.get("/metrics")).text
-        assert stack.triton.pid != first.pid
-    finally:
-        stack.interrupt()
+        await _wait(client, ready=True)
+        resumed = time.monotonic()
+        await asyncio.sleep(1)
+        stop.set()
+        await asyncio.gather(*users)
+        assert "gateway_triton_restarts 1.0" in (await client.get("/metrics")).text
+    assert crashing.triton.pid != first.pid
 
     before = [answer for when, answer in answers if when < killed]
     during = [answer for when, answer in answers if killed <= when < resumed]
@@ -67,26 +72,22 @@ async def test_sigkill_under_load(tmp_path: Path) -> None:
         assert case.wrong(answer.json()["output"]) is None
 
 
-async def test_a_killed_model_instance_is_mended(tmp_path: Path) -> None:
-    stack = serve(tmp_path, models="tumor")
+async def test_a_killed_model_instance_is_mended(crashing: Stack) -> None:
     case = cases("tumor")[0]
-    try:
-        (instance,) = (p for p in stack.processes if "triton_python_backend_stub" in p.name())
-        instance.kill()
-        statuses = Counter[int]()
-        async with (
-            httpx.AsyncClient(base_url=stack.url, timeout=30) as client,
-            asyncio.timeout(RESUME_SECONDS),
-        ):
-            while not statuses[200]:
-                answer = await client.post("/tumor_single_predict", json=case.single)
-                statuses[answer.status_code] += 1
-                await asyncio.sleep(0.05)
-        assert case.wrong(answer.json()["output"]) is None
-        assert statuses[502] > 0
-        assert statuses.keys() <= {200, 502, 503}
-    finally:
-        stack.interrupt()
+    (instance,) = (p for p in crashing.processes if "triton_python_backend_stub" in p.name())
+    instance.kill()
+    statuses = Counter[int]()
+    async with (
+        httpx.AsyncClient(base_url=crashing.url, timeout=30) as client,
+        asyncio.timeout(RESUME_SECONDS),
+    ):
+        while not statuses[200]:
+            answer = await client.post("/tumor_single_predict", json=case.single)
+            statuses[answer.status_code] += 1
+            await asyncio.sleep(0.05)
+    assert case.wrong(answer.json()["output"]) is None
+    assert statuses[502] > 0
+    assert statuses.keys() <= {200, 502, 503}
 
 
 async def test_deadlines_that_pass_do_not_unload_the_model(tmp_path: Path) -> None:
