@@ -16,7 +16,7 @@ def check(tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_aligned_and_drifted(tmp_path: Path) -> None:
+def test_aligned_drifted_and_broken(tmp_path: Path) -> None:
     repository = copied(tmp_path / "repository", ["tumor", "digits"])
     done = check(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -24,21 +24,16 @@ def test_aligned_and_drifted(tmp_path: Path) -> None:
 
     with (repository / "tumor/config.pbtxt").open("a") as config:
         config.write("# one comment more\n")
+    broken = (repository / "tumor/releases.toml").read_text() + "9 = 1\n"
+    (repository / "langid").mkdir()
+    (repository / "langid/releases.toml").write_text(broken)
     done = check(tmp_path)
     assert done.returncode == 1
-    assert "1 aligned, 1 failed" in done.stdout
+    assert "1 aligned, 2 failed" in done.stdout
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("tumor"))
     assert "rejected" in row
     assert "config.pbtxt changed" in row
-
-
-def test_a_broken_declaration_is_told_by_line(tmp_path: Path) -> None:
-    repository = copied(tmp_path / "repository", ["tumor"])
-    with (repository / "tumor/releases.toml").open("a") as declared:
-        declared.write("9 = 1\n")
-    done = check(tmp_path)
-    assert done.returncode == 1
-    (row,) = (line for line in done.stdout.splitlines() if line.startswith("tumor"))
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("langid"))
     assert "broken" in row
     assert "releases.toml:" in row
     assert "Traceback" not in done.stderr
