@@ -30,6 +30,8 @@ from tests.support.repository import copied, second_release
 from tests.support.stack import Stack, serve
 
 CASE = cases("tumor")[0]
+#: Of a batch that outlasts a change of its release and a reload of its model.
+ROWS = 240
 TEXTS = ["A cat sits on the mat.", "Wie wird das Wetter?", "今天天气很好", "a " * 400]
 
 
@@ -78,13 +80,13 @@ def test_both_releases_answer_with_their_own_libraries(rolling: Stack) -> None:
 
 async def test_the_split_follows_the_weights(rolling: Stack, repository: Path) -> None:
     requests, weight = 3_000, 0.3
-    change(repository, "traffic", "minilm", "1=30", "2=70")
+    change(repository, "traffic", "langid", "1=30", "2=70")
     async with httpx.AsyncClient(base_url=rolling.url, timeout=60) as client:
-        await in_force(client, {"1": 30, "2": 70})
+        await in_force(client, {"1": 30, "2": 70}, "langid")
     # 2.576 standard deviations hold 99 % of a binomial distribution's draws.
     spread = 2.576 * math.sqrt(requests * weight * (1 - weight))
     for _ in range(2):  # one draw in a hundred is outside by nature, two in a row are not
-        request = "/minilm_single_predict", b'{"input": "hi"}'
+        request = "/langid_single_predict", b'{"input": "hi"}'
         bodies = await post_all(rolling.url, [request] * requests, users=32)
         seen = Counter(msgspec.json.decode(body)["release"] for body in bodies)
         assert seen.total() == requests
@@ -122,14 +124,18 @@ async def test_a_release_is_unloaded_and_loaded_again(rolling: Stack, repository
         await until(200)
 
 
-def test_an_affinity_key_sticks(rolling: Stack) -> None:
-    with rolling.client() as client:
+async def test_an_affinity_key_sticks(rolling: Stack, repository: Path) -> None:
+    change(repository, "traffic", "langid", "1=50", "2=50")
+    async with httpx.AsyncClient(base_url=rolling.url, timeout=60) as client:
+        await in_force(client, {"1": 50, "2": 50}, "langid")
         chosen = {
             key: {
-                client.post(
-                    "/minilm_single_predict",
-                    json={"input": "hi"},
-                    headers={"X-Affinity-Key": key},
+                (
+                    await client.post(
+                        "/langid_single_predict",
+                        json={"input": "hi"},
+                        headers={"X-Affinity-Key": key},
+                    )
                 ).headers["X-Release"]
                 for _ in range(4)
             }
@@ -194,7 +200,7 @@ async def test_a_release_that_retires_is_proven_again_after_a_reload(
     file = repository / "minilm/releases.toml"
     declared = file.read_text()
     requirement = 'preprocessor = "minilm-preprocessor==2.0.0"\n'
-    body, pin = {"inputs": ["many words " * 200] * 400}, {"X-Release": "2"}
+    body, pin = {"inputs": ["many words " * 200] * ROWS}, {"X-Release": "2"}
     before = retired(rolling)
     async with httpx.AsyncClient(base_url=rolling.url, timeout=120) as client:
         batch = asyncio.create_task(client.post("/minilm_batch_predict", json=body, headers=pin))
@@ -210,7 +216,7 @@ async def test_a_release_that_retires_is_proven_again_after_a_reload(
             file.write_text(declared)
         await until_retired(rolling, before + 2)
     assert answer.status_code == 200, answer.text
-    assert len(answer.json()["outputs"]) == 400
+    assert len(answer.json()["outputs"]) == ROWS
 
 
 async def test_a_shadow_answers_nobody_and_is_compared(rolling: Stack, repository: Path) -> None:
