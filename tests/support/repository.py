@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from gateway.releases import lock, manifest
 from tests.support.stack import ROOT
 
@@ -20,6 +22,25 @@ def copied(folder: Path, models: Sequence[str]) -> Path:
             copy_function=_copy,
             ignore=shutil.ignore_patterns("__pycache__", "releases.history"),
         )
+    return folder
+
+
+def renamed(model: str, folder: Path) -> Path:
+    """Copy a model to `folder` under that folder's name, and lock its files as they are there."""
+    copied(folder.parent / ".original", [model])
+    shutil.move(folder.parent / ".original" / model, folder)
+    (folder.parent / ".original").rmdir()
+    config = folder / lock.CONFIG
+    config.write_text(config.read_text().replace(f'name: "{model}"', f'name: "{folder.name}"', 1))
+    found = lock.read(folder)
+    assert found
+    locked = {
+        name: msgspec.structs.replace(
+            release, model=lock.digest_model(folder, release.model_version)
+        )
+        for name, release in found.releases.items()
+    }
+    lock.write(folder, lock.Lock(locked))
     return folder
 
 
