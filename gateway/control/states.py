@@ -10,8 +10,8 @@ class ReleaseState(StrEnum):
     """From its declaration to traffic.
 
     loading → aligning → ready: a release is decided once it has left the first two. An unavailable
-    release recovers by itself; a rejected one is retried when its files change, and from time to
-    time.
+    release recovers by itself; a rejected one is retried when its declaration or lock changes, and
+    every half minute.
     """
 
     LOADING = "loading"  # environment and workers are being prepared
