@@ -92,7 +92,9 @@ async def test_concurrent_singles_are_batched_and_equal_the_batch(models: Any) -
     after = await models.client.get_inference_statistics("onnx_wide", as_json=True)
     np.testing.assert_allclose(whole, 2 * batch, rtol=TOLERANCE)
     np.testing.assert_allclose(np.concatenate([s["y"] for s in singles]), whole, rtol=TOLERANCE)
-    executions = [int(s["model_stats"][0]["execution_count"]) for s in (before, after)]
+    # Triton counts a moment after it answers, and leaves out what is 0.
+    stats = [found["model_stats"][0] for found in (before, after)]
+    executions = [int(found.get("execution_count", 0)) for found in stats]
     assert executions[1] - executions[0] < 16
 
 
