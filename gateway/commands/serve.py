@@ -52,13 +52,7 @@ def serve(**given: Any) -> None:
     config = settings(given)
     try:
         uvloop.run(_serve(config, logs.configure(config)))
-    except (
-        ManifestError,
-        PreprocessorUnavailable,
-        EmbeddedTritonError,
-        StartFailed,
-        OSError,
-    ) as error:
+    except START_FAILURES as error:
         raise click.ClickException(str(error)) from None
 
 

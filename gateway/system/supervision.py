@@ -50,10 +50,6 @@ class Backoff(NamedTuple):
     stable: float
 
 
-async def _nothing(_: Process | None, __: ChildStatus) -> None:
-    """Clean up after a process that leaves nothing behind."""
-
-
 class Supervisor:
     """Supervises one child process.
 
@@ -68,7 +64,7 @@ class Supervisor:
         launch: Callable[[], Awaitable[Process]],
         backoff: Backoff,
         *,
-        ended: Callable[[Process | None, ChildStatus], Awaitable[None]] = _nothing,
+        ended: Callable[[Process | None, ChildStatus], Awaitable[None]],
         attempts: int | None = None,
     ) -> None:
         self.status = ChildStatus()

@@ -4,13 +4,13 @@
 working folder, the command and its environment.
 """
 
-import fcntl
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from gateway.system.files import Busy, hold
 from gateway.triton import layout
 from gateway.triton.layout import EmbeddedTritonError, Installation
 
@@ -56,15 +56,12 @@ def lock(options: EmbeddedOptions) -> IO[bytes]:
     if not options.repository.is_dir():
         raise EmbeddedTritonError(f"the model repository {options.repository} is not a folder")
     options.run_dir.mkdir(parents=True, exist_ok=True)
-    handle = (options.run_dir / "lock").open("wb")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
+        return hold(options.run_dir / "lock")
+    except Busy as error:
         raise EmbeddedTritonError(
             f"another embedded Triton uses {options.run_dir}: stop it, or choose another folder"
         ) from error
-    return handle
 
 
 def lay_out(options: EmbeddedOptions, installation: Installation) -> IO[bytes]:

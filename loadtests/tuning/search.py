@@ -62,9 +62,10 @@ def search(
 
 def _require_ready(stack: Stack, candidates: Sequence[Candidate]) -> None:
     """Raise TuningError where a candidate's release does not serve, with its reason."""
+    shown = httpx.get(f"{stack.url}/models").raise_for_status().json()["models"]
+    models = {each["model"]: each["releases"] for each in shown}
     for model, release in map(trials.names, candidates):
-        found = httpx.get(f"{stack.url}/models/{model}").raise_for_status().json()
-        state = found["releases"][release]
+        state = models[model][release]
         if state["state"] != "ready":
             reason = state.get("reason", "no reason given")
             raise TuningError(f"candidate {model}/{release} is {state['state']}: {reason}")

@@ -12,6 +12,18 @@ import msgspec
 from gateway.releases import lock, manifest
 from tests.support.stack import ROOT
 
+RELEASE = '[releases.{}]\nmodel_version = 1\npreprocessor = "digits-preprocessor=={}.0.0"\n\n'
+DIGITS = f"{RELEASE.format(1, 1)}{RELEASE.format(2, 2)}[traffic]\n1 = 100\n"
+
+
+def declared(folder: Path) -> Path:
+    """Declare two models, without files of their own, in `folder`; `digits` has two releases."""
+    tumor = RELEASE.format(1, 1) + "[traffic]\n1 = 1\n"
+    for model, text in {"digits": DIGITS, "tumor": tumor}.items():
+        (folder / model).mkdir(parents=True)
+        (folder / model / manifest.FILE).write_text(text)
+    return folder
+
 
 def copied(folder: Path, models: Sequence[str]) -> Path:
     """Copy these models to `folder`; large model files are linked, not copied."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.slow.models.artefact import PYTHON, measure
 from tests.support.stack import ROOT
 
 MODEL = ROOT / "model_repository" / "digits"
 GOLDENS = ROOT / "preprocessors" / "digits" / "src" / "digits_preprocessor" / "goldens.json"
-PYTHON = ROOT / ".venv-models" / "bin" / "python"
 TOLERANCE = 1e-6
 REQUIRED = 0.97
 #: Another CPU, or another JPEG encoder, may turn one of the 360 held-out rows.
@@ -48,11 +48,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    command = [PYTHON, "-c", MEASURE, MODEL, GOLDENS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return measure(MEASURE, MODEL, GOLDENS, seconds=600)
 
 
 def test_artefact_is_small_and_names_no_path() -> None:

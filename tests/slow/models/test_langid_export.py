@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,11 @@ from gateway_preprocessor.runner import Runner
 from langid_preprocessor import LABELS, LangId
 from langid_preprocessor.text import character_classes, codepoints
 
+from tests.slow.models.artefact import measure
 from tests.support.goldens import cases
 from tests.support.stack import ROOT
 
 MODEL = ROOT / "model_repository" / "langid"
-PYTHON = ROOT / ".venv-models" / "bin" / "python"
 VERSIONS = (1, 2)
 RUNNER = Runner(LangId())
 REQUIRED = 0.92
@@ -107,11 +106,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
     rows = [case.golden.tensors["codepoints"].data for case in cases("langid")]
-    command = [PYTHON, "-c", MEASURE, MODEL, *map(json.dumps, (LABELS, VERSIONS, rows))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return measure(MEASURE, MODEL, *map(json.dumps, (LABELS, VERSIONS, rows)), seconds=600)
 
 
 @pytest.fixture(params=VERSIONS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.slow.models.artefact import PYTHON, measure
 from tests.support.stack import ROOT
 
 MODEL = ROOT / "model_repository" / "tumor"
@@ -41,12 +42,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    python = ROOT / ".venv-models" / "bin" / "python"
-    command = [python, "-c", MEASURE, MODEL, GOLDENS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return measure(MEASURE, MODEL, GOLDENS, seconds=300)
 
 
 def test_artefact_is_small_and_names_no_path() -> None:
@@ -95,8 +91,7 @@ def test_goldens_hold_through_the_artefact(measured: dict[str, Any]) -> None:
 
 
 def test_help() -> None:
-    python = ROOT / ".venv-models" / "bin" / "python"
-    command = [python, MODEL / "export.py", "--help"]
+    command = [PYTHON, MODEL / "export.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0
     assert "model.onnx" in done.stdout

@@ -10,20 +10,14 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.releases.manifest import FILE, Shadow, read_one
+from tests.support.repository import declared
 from tests.support.stack import GATEWAY, ROOT, Stack
-
-RELEASE = '[releases.{}]\nmodel_version = 1\npreprocessor = "digits-preprocessor=={}.0.0"\n\n'
-DIGITS = f"{RELEASE.format(1, 1)}{RELEASE.format(2, 2)}[traffic]\n1 = 100\n"
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """Two models; `digits` has two releases."""
-    tumor = RELEASE.format(1, 1) + "[traffic]\n1 = 1\n"
-    for model, text in {"digits": DIGITS, "tumor": tumor}.items():
-        (tmp_path / "models" / model).mkdir(parents=True)
-        (tmp_path / "models" / model / FILE).write_text(text)
-    return tmp_path / "models"
+    return declared(tmp_path / "models")
 
 
 def run(repository: Path, command: str, *arguments: str) -> Result:

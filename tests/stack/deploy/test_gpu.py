@@ -10,23 +10,13 @@ import pytest
 from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
+from tests.stack.deploy.backend_models import TORCH_PAIR
+
 pytestmark = pytest.mark.skipif(
     not shutil.which("nvidia-smi") or not importlib.util.find_spec("cuda"),
     reason="needs an NVIDIA GPU, a CUDA build of torch and cuda-bindings",
 )
-PAIR = """
-platform: "pytorch_libtorch"
-max_batch_size: 8
-input [
-  { name: "a" data_type: TYPE_FP32 dims: [ 3 ] },
-  { name: "b" data_type: TYPE_FP32 dims: [ 3 ] }
-]
-output [
-  { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 3 ] },
-  { name: "OUTPUT__1" data_type: TYPE_FP32 dims: [ 1 ] }
-]
-instance_group [ { kind: KIND_GPU count: 1 } ]
-"""
+PAIR = TORCH_PAIR.replace("KIND_CPU", "KIND_GPU")
 GRAPHS = """
 optimization { cuda { graphs: true graph_spec [ { batch_size: 4 }, { batch_size: 2 } ] } }
 """

@@ -25,10 +25,9 @@ from gateway.http.base import UnknownRoute, record
 from gateway.releases.manifest import FILE, Shadow, read_one
 from gateway.settings import Settings
 from gateway.telemetry.logs import RequestLog
+from tests.support.repository import DIGITS, declared
 
 KEY = "schlüssel"
-RELEASE = '[releases.{}]\nmodel_version = 1\npreprocessor = "digits-preprocessor=={}.0.0"\n\n'
-DIGITS = f"{RELEASE.format(1, 1)}{RELEASE.format(2, 2)}[traffic]\n1 = 100\n"
 CHANGES = {
     "promote": {"release": "2"},
     "traffic": {"weights": {"1": 90, "2": 10}},
@@ -41,13 +40,9 @@ Answer = Callable[..., Any]
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """Two models; `digits` has two releases."""
-    tumor = RELEASE.format(1, 1) + "[traffic]\n1 = 1\n"
-    for model, text in {"digits": DIGITS, "tumor": tumor}.items():
-        (tmp_path / "models" / model).mkdir(parents=True)
-        (tmp_path / "models" / model / FILE).write_text(text)
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / FILE).write_text(DIGITS)
-    return tmp_path / "models"
+    return declared(tmp_path / "models")
 
 
 @asynccontextmanager

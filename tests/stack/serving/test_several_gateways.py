@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from tests.support.goldens import cases
+from tests.support.load import load
 from tests.support.repository import copied, second_release
 from tests.support.stack import GATEWAY, ROOT, Stack, serve
 
@@ -62,27 +61,6 @@ async def eventually(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await asyncio.to_thread(holds):
             await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def load(stack: Stack) -> AsyncIterator[list[httpx.Response]]:
-    """Send requests all the while; at the end, each must have been answered rightly."""
-    stop = asyncio.Event()
-    answers: list[httpx.Response] = []
-
-    async def user(client: httpx.AsyncClient) -> None:
-        while not stop.is_set():
-            answers.append(await client.post("/tumor_single_predict", json=CASE.single))
-
-    async with httpx.AsyncClient(base_url=stack.url, timeout=60) as client:
-        users = [asyncio.create_task(user(client)) for _ in range(4)]
-        try:
-            yield answers
-        finally:
-            stop.set()
-            await asyncio.gather(*users)
-    assert {answer.status_code for answer in answers} == {200}, answers[-1].text
-    assert all(CASE.wrong(answer.json()["output"]) is None for answer in answers)
 
 
 def traffic(stack: Stack) -> dict[str, int]:
