@@ -32,7 +32,7 @@ from tests.support.stack import Stack, serve
 
 CASE = cases("tumor")[0]
 #: Of a batch that outlasts a change of its release and a reload of its model.
-ROWS = 240
+ROWS = 400
 TEXTS = ["A cat sits on the mat.", "Wie wird das Wetter?", "今天天气很好", "a " * 400]
 
 
