@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
+import structlog
 
 from tests.support.stack import ROOT, Stack
 
@@ -20,6 +21,13 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             item.add_marker("unit")
         elif path.parts[1] in TIERS:
             item.add_marker(path.parts[1])
+
+
+@pytest.fixture(autouse=True)
+def unconfigured_logs() -> Iterator[None]:
+    """What a command run in this process configured ends with its test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

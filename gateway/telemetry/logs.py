@@ -85,7 +85,6 @@ def configure(settings: Settings) -> RequestLog:
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_encode)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(stream),
-        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_Text(stream))
     handler.setFormatter(
