@@ -11,6 +11,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from gateway.building import wheels
+from gateway.building.custody import Custody
 from gateway.building.wheels import Wheel
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.preprocessing.installed import PreprocessorUnavailable
@@ -36,7 +37,8 @@ class Locking:
             settings.environments, settings.wheelhouse, offline=settings.offline
         )
         self._wheels = wheels.build(
-            settings.preprocessors, settings.wheelhouse, say, offline=settings.offline
+            *(settings.preprocessors, settings.wheelhouse, Custody(settings.repository), say),
+            offline=settings.offline,
         )
 
     async def lock(
@@ -96,12 +98,10 @@ class Locking:
         found = lock.drift(folder, name, release, locked)
         if locked is None:
             return found
-        changed = drift_of_wheels(locked, self._wheels)
-        if not changed:  # a changed wheel would only be refused again
-            try:
-                changed = lock.drift_of_worker(locked, await self._identity(locked))
-            except (EnvironmentFailure, PreprocessorUnavailable) as error:
-                changed = [f"its environment cannot be built or started: {error}"]
+        try:
+            changed = lock.drift_of_worker(locked, await self._identity(locked))
+        except (EnvironmentFailure, PreprocessorUnavailable) as error:
+            changed = [f"its environment cannot be built or started: {error}"]
         return found + [f"release {name}: {text}" for text in changed]
 
     async def _locked(
@@ -203,16 +203,6 @@ def _own(line: str, own: Sequence[Wheel]) -> str:
             f"{pin.name}=={pin.version} is not the repository's version, which is {mine}"
         )
     return line
-
-
-def drift_of_wheels(locked: LockedRelease, own: Sequence[Wheel]) -> list[str]:
-    """Return which of the repository's packages changed without a new version."""
-    digests = {(wheel.name, wheel.version): wheel.digest for wheel in own}
-    return [
-        f"the wheel of {pin.name}=={pin.version} changed: {lock.differs(digest, pin.digests[0])}"
-        for pin in map(lock.pin, locked.requirements)
-        if (digest := digests.get((pin.name, pin.version))) and [digest] != pin.digests
-    ]
 
 
 def _preferred(old: Lock, name: str) -> Sequence[str]:

@@ -13,6 +13,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from packaging.utils import parse_wheel_filename
 
+from gateway.building.custody import Custody
 from gateway.preprocessing.environments import EnvironmentFailure, run_uv
 from gateway.releases.lock import BYTECODE, LockError, digest_file
 from gateway.system.files import replace
@@ -34,30 +35,46 @@ class Wheel(NamedTuple):
 
 
 def build(
-    preprocessors: Path, wheelhouse: Path, say: Callable[[str], None], *, offline: bool = False
+    preprocessors: Path,
+    wheelhouse: Path,
+    custody: Custody,
+    say: Callable[[str], None],
+    *,
+    offline: bool = False,
 ) -> list[Wheel]:
     """Build every package below `preprocessors` whose sources changed since it was last built.
 
-    Wheels of other versions stay in the wheelhouse. Raises EnvironmentFailure with uv's output, or
-    LockError if two packages give the same wheel.
+    Wheels of other versions stay in the wheelhouse, and so does a locked one whose sources changed
+    under the same version. Raises LockError naming each such package, or two packages that give
+    the same wheel; EnvironmentFailure with uv's output.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
     stamps = _read(wheelhouse / STAMPS)
-    found: dict[str, Path] = {}
+    found: dict[Path, str] = {}
+    wheels, problems = [], []
     for folder in sorted(path.parent for path in preprocessors.glob("*/pyproject.toml")):
-        stamp, sources = stamps.get(folder.name, {}), _sources(folder)
-        wheel = wheelhouse / stamp.get("wheel", "")
-        fresh = stamp.get("sources") == sources and wheel.is_file()
-        if not (fresh and digest_file(wheel) == stamp.get("digest")):
-            wheel = _build(folder, wheelhouse, offline=offline)
-            digest = digest_file(wheel)
-            stamps[folder.name] = {"sources": sources, "wheel": wheel.name, "digest": digest}
+        stamp, sources, content = stamps.get(folder.name, {}), _sources(folder), None
+        path = wheelhouse / stamp.get("wheel", "")
+        fresh = stamp.get("sources") == sources and path.is_file()
+        if not (fresh and digest_file(path) == stamp.get("digest")):
+            name, content = _build(folder, wheelhouse, offline=offline)
+            path, stamp = wheelhouse / name, {"digest": _digest(content)}
+        if (other := found.setdefault(path, folder.name)) != folder.name:
+            raise LockError(f"{folder.name} and {other} both give {path.name}")
+        name, version, *_ = parse_wheel_filename(path.name)
+        wheel = Wheel(name, str(version), stamp["digest"])
+        if refusal := custody.refusal(*wheel, path):
+            problems.append(f"{folder}: {refusal}")
+            continue
+        if content is not None:
+            replace(path, content)
+            stamps[folder.name] = {"sources": sources, "wheel": path.name, "digest": wheel.digest}
             replace(wheelhouse / STAMPS, json.dumps(stamps, indent=2, sort_keys=True).encode())
-            say(f"built {wheel.name} {digest}")
-        if other := next((name for name, path in found.items() if path == wheel), None):
-            raise LockError(f"{folder.name} and {other} both give {wheel.name}")
-        found[folder.name] = wheel
-    return [_described(wheel) for wheel in found.values()]
+            say(f"built {path.name} {wheel.digest}")
+        wheels.append(wheel)
+    if problems:
+        raise LockError("\n".join(problems))
+    return wheels
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -79,7 +96,8 @@ def _sources(folder: Path) -> str:
     return hashlib.sha256("\n".join([str(FORMAT), *lines]).encode()).hexdigest()
 
 
-def _build(folder: Path, wheelhouse: Path, *, offline: bool) -> Path:
+def _build(folder: Path, wheelhouse: Path, *, offline: bool) -> tuple[str, bytes]:
+    """Return the file name and the content of a package's wheel."""
     network = ("--offline", "--find-links", wheelhouse.absolute()) if offline else ()
     with tempfile.TemporaryDirectory() as out:
         try:
@@ -91,8 +109,7 @@ def _build(folder: Path, wheelhouse: Path, *, offline: bool) -> Path:
         except EnvironmentFailure as error:
             raise EnvironmentFailure(f"{folder.name}: {error}") from None
         (built,) = Path(out).glob("*.whl")
-        replace(wheelhouse / built.name, _normalised(built))
-    return wheelhouse / built.name
+        return built.name, _normalised(built)
 
 
 def _normalised(wheel: Path) -> bytes:
@@ -111,6 +128,5 @@ def _normalised(wheel: Path) -> bytes:
         return file.read()
 
 
-def _described(path: Path) -> Wheel:
-    name, version, *_ = parse_wheel_filename(path.name)
-    return Wheel(name, str(version), digest_file(path))
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -21,6 +21,7 @@ import numpy as np
 from gateway_preprocessor import goldens
 
 from gateway.building import wheels
+from gateway.building.custody import Custody
 from gateway.building.locking import Locking
 from gateway.commands.options import settings
 from gateway.releases import lock, manifest
@@ -76,7 +77,8 @@ def write(folder: Path, instances: int, config: Settings) -> None:
     for name, model in found.items():
         _model(repository / name, model, references[name], instances)
     _package(folder / "preprocessors/zoo", next(iter(references.values())).inputs[:CASES])
-    wheels.build(config.preprocessors, config.wheelhouse, print)  # which the zoo's depends on
+    custody = Custody(config.repository)
+    wheels.build(config.preprocessors, config.wheelhouse, custody, print)  # the zoo depends on them
     own = {"repository": repository, "preprocessors": folder / "preprocessors"}
     first, *others = found
     asyncio.run(Locking(config.model_copy(update=own), print).lock((first,)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.building import wheels
+from gateway.building.custody import Custody
 from gateway.building.locking import Locking
 from gateway.building.wheels import Wheel
 from gateway.preprocessing import environments
@@ -78,7 +79,10 @@ class Workshop:
     def wheel(self) -> Wheel:
         """Build the wheel of the sources as they are."""
         settings = self.settings
-        built = wheels.build(settings.preprocessors, settings.wheelhouse, lambda _: None)
+        built = wheels.build(
+            *(settings.preprocessors, settings.wheelhouse, Custody(settings.repository)),
+            lambda _: None,
+        )
         return next(wheel for wheel in built if wheel.name == PACKAGE)
 
     def locked(self, version: str, model_version: int) -> LockedRelease:

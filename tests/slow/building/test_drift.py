@@ -12,7 +12,7 @@ import pytest
 from gateway_preprocessor import wire
 
 from gateway.releases import lock, manifest
-from gateway.releases.lock import LockError
+from gateway.releases.lock import LockError, digest_file
 from tests.slow.building.project import MODEL, MODULE, Project, edit, release_of
 from tests.support.stack import GATEWAY, ROOT
 
@@ -45,20 +45,6 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: edit(root / MODEL / "releases.toml", "echo-prep", "ecco-prep"),
         "release 1: preprocessor is ecco-preprocessor==1.0.0, locked is echo-",
     ),
-    "a changed line": (
-        lambda root: edit(root / MODULE, 'float(row["y__0"][0])', 'float(row["y__0"][0]) + 1'),
-        "release 1: the wheel of echo-preprocessor==1.0.0 changed: sha256:",
-    ),
-    "a changed line of the contract": (
-        lambda root: edit(
-            root / "preprocessors/contract/src/gateway_preprocessor/errors.py", "a bug", "a fault"
-        ),
-        "release 1: the wheel of gateway-preprocessor==1.0.0 changed: sha256:",
-    ),
-    "goldens": (
-        lambda root: edit((root / MODULE).with_name("goldens.json"), "by hand", "by heart"),
-        "release 1: the wheel of echo-preprocessor==1.0.0 changed: sha256:",
-    ),
     "lock of contract": (
         lambda root: edit_lock(root, contract=f"sha256:{'0' * 64}"),
         "release 1: the contract (specs, schemas, examples) changed: sha256:",
@@ -74,6 +60,23 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no lock": (
         lambda root: (root / MODEL / lock.FILE).unlink(),
         "release 1 is not locked",
+    ),
+}
+#: Sources changed under the version that is locked, and the package.
+CHANGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a changed line": (
+        lambda root: edit(root / MODULE, 'float(row["y__0"][0])', 'float(row["y__0"][0]) + 1'),
+        "echo-preprocessor==1.0.0",
+    ),
+    "a changed line of the contract": (
+        lambda root: edit(
+            root / "preprocessors/contract/src/gateway_preprocessor/errors.py", "a bug", "a fault"
+        ),
+        "gateway-preprocessor==1.0.0",
+    ),
+    "goldens": (
+        lambda root: edit((root / MODULE).with_name("goldens.json"), "by hand", "by heart"),
+        "echo-preprocessor==1.0.0",
     ),
 }
 
@@ -101,8 +104,28 @@ async def test_each_drift_is_named_and_nothing_is_written(
         assert project.lock.read_bytes() == before
 
 
+@pytest.mark.parametrize(("change", "package"), CHANGED.values(), ids=CHANGED)
+@pytest.mark.parametrize("command", ["wheels", "lock --check", "lock", "lock --relock 1"])
+def test_no_command_replaces_a_locked_wheel(
+    project: Project, change: Callable[[Path], object], package: str, command: str
+) -> None:
+    wheelhouse = project.settings.wheelhouse
+    before = {path.name: digest_file(path) for path in wheelhouse.glob("*.whl")}
+    locked = project.lock.read_bytes()
+    change(project.root)
+    done = gateway(project, *command.split())
+    assert done.returncode == 1
+    assert f"but {package} is locked (echo, release 1): sha256:" in done.stderr
+    assert "Raise its version, or undo the change" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name: digest_file(path) for path in wheelhouse.glob("*.whl")} == before
+    assert project.lock.read_bytes() == locked
+
+
 async def test_relock_takes_the_change(project: Project) -> None:
     edit(project.root / MODULE, 'float(row["y__0"][0])', 'float(row["y__0"][0]) + 1')
+    edit(project.root / "preprocessors/echo/pyproject.toml", '"1.0.0"', '"1.0.1"')
+    edit(project.root / MODEL / "releases.toml", "==1.0.0", "==1.0.1")
     before = release_of(project)
     await project.locked("1")
     assert await project.check() == []
@@ -164,7 +187,7 @@ def test_drift_needs_no_worker(original: Project) -> None:
 def gateway(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     names = ("repository", "preprocessors", "wheelhouse", "environments")
     given = [f"--{name}={getattr(project.settings, name)}" for name in names]
-    known = given if arguments[0] == "lock" else [given[0], given[3]]
+    known = {"lock": given, "wheels": given[:3]}.get(arguments[0], [given[0], given[3]])
     command = [GATEWAY, *arguments, *known]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

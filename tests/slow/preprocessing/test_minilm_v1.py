@@ -15,6 +15,7 @@ from minilm_preprocessor import MiniLM
 from packaging.version import Version
 
 from gateway.building import wheels
+from gateway.building.custody import Custody
 from gateway.building.locking import resolve
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.settings import Settings
@@ -59,7 +60,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def own(settings: Settings) -> list[wheels.Wheel]:
-    return wheels.build(settings.preprocessors, settings.wheelhouse, print)
+    return wheels.build(
+        settings.preprocessors, settings.wheelhouse, Custody(settings.repository), print
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from gateway.building import wheels
+from gateway.building.custody import Custody
 from gateway.preprocessing import environments
 from gateway.releases import lock, manifest
 from gateway.releases.lock import Lock, LockedRelease
@@ -79,7 +80,7 @@ class Site:
         words = tokenizer["model"]["vocab"]
         words["the"], words["a"] = words["a"], words["the"]
         path.write_text(json.dumps(tokenizer, ensure_ascii=False))
-        built = wheels.build(sources, self.wheelhouse, lambda _: None)
+        built = wheels.build(sources, self.wheelhouse, Custody(sources), lambda _: None)
         wheel = next(item for item in built if item.name == PACKAGE)
         own = f"{PACKAGE}=={wheel.version}"
         requirements = self.locked["2"].requirements

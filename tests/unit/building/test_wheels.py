@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.building.custody import Custody
 from gateway.building.wheels import Wheel, build
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.releases.lock import LockError, digest_file
@@ -27,7 +28,7 @@ def clone(tmp_path: Path) -> Path:
 
 def built(preprocessors: Path, wheelhouse: Path) -> tuple[list[Wheel], list[str]]:
     said: list[str] = []
-    return build(preprocessors, wheelhouse, said.append), said
+    return build(preprocessors, wheelhouse, Custody(preprocessors), said.append), said
 
 
 def test_same_bytes_whatever_the_path_the_modes_and_the_umask(tmp_path: Path, clone: Path) -> None:
