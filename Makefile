@@ -99,8 +99,8 @@ COMPILE = $(UV) pip compile --upgrade --no-header --no-annotate --no-emit-index-
 	--python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 
 .PHONY: wheels
-wheels: .venv/installed  ## build every preprocessor's wheel into .run/wheelhouse
-	@.venv/bin/gateway wheels
+wheels: .venv/installed  ## build every preprocessor's wheel into .run/wheelhouse, and each that a lock names
+	@.venv/bin/gateway wheels --locked
 
 .PHONY: clean
 clean:  ## remove environments, built models and logs

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from gateway.releases import lock
 from gateway.releases.lock import LockError
+
+
+class LockedWheel(NamedTuple):
+    """A wheel that a lock names, and the releases that need it (`MODEL, release NAME`)."""
+
+    name: str
+    version: str
+    digest: str
+    releases: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version} ({'; '.join(self.releases)})"
 
 
 class Custody:
@@ -15,6 +31,8 @@ class Custody:
     def __init__(self, repository: Path) -> None:
         #: For each name and version: the locked digests, each with its releases.
         self._locked: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
+        #: Distributions that are some release's preprocessor: no index need have them.
+        self._preprocessors: set[str] = set()
         #: What locks nobody can read name is unknown.
         self._unreadable: list[str] = []
         for path in sorted(repository.glob(f"*/{lock.FILE}")):
@@ -26,6 +44,7 @@ class Custody:
     def _read(self, model: Path) -> None:
         found = lock.read(model)
         for name, release in found.releases.items() if found else ():
+            self._preprocessors.add(release.preprocessor.partition("==")[0])
             for pin in map(lock.pin, release.requirements):
                 for digest in pin.digests:
                     releases = self._locked[pin.name, pin.version].setdefault(digest, [])
@@ -47,3 +66,22 @@ class Custody:
                 f" {self._unreadable[0]}"
             )
         return None
+
+    def missing(self, wheelhouse: Path, own: Collection[str]) -> list[LockedWheel]:
+        """Return the locked wheels of preprocessors and of packages in `own` without their file."""
+        found = {_named(path): path for path in wheelhouse.glob("*.whl")}
+        return [
+            LockedWheel(name, version, digest, releases)
+            for (name, version), digests in sorted(self._locked.items())
+            if name in self._preprocessors or name in own
+            for digest, releases in digests.items()
+            if not (path := found.get((name, version))) or lock.digest_file(path) != digest
+        ]
+
+
+def _named(wheel: Path) -> tuple[str, str] | None:
+    try:
+        name, version, *_ = parse_wheel_filename(wheel.name)
+    except InvalidWheelFilename:
+        return None
+    return name, str(version)

@@ -36,10 +36,12 @@ class Locking:
         self._environments = Environments(
             settings.environments, settings.wheelhouse, offline=settings.offline
         )
+        custody = Custody(settings.repository)
         self._wheels = wheels.build(
-            *(settings.preprocessors, settings.wheelhouse, Custody(settings.repository), say),
-            offline=settings.offline,
+            *(settings.preprocessors, settings.wheelhouse, custody, say), offline=settings.offline
         )
+        own = {wheel.name for wheel in self._wheels}
+        self._missing = custody.missing(settings.wheelhouse, own)
 
     async def lock(
         self, models: tuple[str, ...], relock: Collection[str] = (), *, upgrade: bool = False
@@ -98,11 +100,23 @@ class Locking:
         found = lock.drift(folder, name, release, locked)
         if locked is None:
             return found
+        if lacking := self._lacking(locked):  # told even where a built environment would do
+            return found + [f"release {name}: {text}" for text in lacking]
         try:
             changed = lock.drift_of_worker(locked, await self._identity(locked))
         except (EnvironmentFailure, PreprocessorUnavailable) as error:
             changed = [f"its environment cannot be built or started: {error}"]
         return found + [f"release {name}: {text}" for text in changed]
+
+    def _lacking(self, locked: LockedRelease) -> list[str]:
+        """Name the locked wheels that this machine could only get from elsewhere."""
+        digests = {digest for line in locked.requirements for digest in lock.pin(line).digests}
+        return [
+            f"the locked wheel of {wheel.name}=={wheel.version} is not in"
+            f" {self._settings.wheelhouse}: `gateway wheels --locked` gets it"
+            for wheel in self._missing
+            if wheel.digest in digests
+        ]
 
     async def _locked(
         self, folder: Path, release: manifest.Release, pins: Sequence[str]

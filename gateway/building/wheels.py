@@ -57,8 +57,8 @@ def build(
         path = wheelhouse / stamp.get("wheel", "")
         fresh = stamp.get("sources") == sources and path.is_file()
         if not (fresh and digest_file(path) == stamp.get("digest")):
-            name, content = _build(folder, wheelhouse, offline=offline)
-            path, stamp = wheelhouse / name, {"digest": _digest(content)}
+            name, content = build_one(folder, wheelhouse, offline=offline)
+            path, stamp = wheelhouse / name, {"digest": digest_bytes(content)}
         if (other := found.setdefault(path, folder.name)) != folder.name:
             raise LockError(f"{folder.name} and {other} both give {path.name}")
         name, version, *_ = parse_wheel_filename(path.name)
@@ -96,8 +96,8 @@ def _sources(folder: Path) -> str:
     return hashlib.sha256("\n".join([str(FORMAT), *lines]).encode()).hexdigest()
 
 
-def _build(folder: Path, wheelhouse: Path, *, offline: bool) -> tuple[str, bytes]:
-    """Return the file name and the content of a package's wheel."""
+def build_one(folder: Path, wheelhouse: Path, *, offline: bool) -> tuple[str, bytes]:
+    """Return the file name and the content of a package's wheel. Raises EnvironmentFailure."""
     network = ("--offline", "--find-links", wheelhouse.absolute()) if offline else ()
     with tempfile.TemporaryDirectory() as out:
         try:
@@ -128,5 +128,6 @@ def _normalised(wheel: Path) -> bytes:
         return file.read()
 
 
-def _digest(content: bytes) -> str:
+def digest_bytes(content: bytes) -> str:
+    """Return the SHA-256 of a file's content as `sha256:…`."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
