@@ -7,8 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-
+from gateway.preprocessing.wheelhouse import files
 from gateway.releases import lock
 from gateway.releases.lock import LockError
 
@@ -69,7 +68,7 @@ class Custody:
 
     def missing(self, wheelhouse: Path, own: Collection[str]) -> list[LockedWheel]:
         """Return the locked wheels of preprocessors and of packages in `own` without their file."""
-        found = {_named(path): path for path in wheelhouse.glob("*.whl")}
+        found = {(wheel.name, wheel.version): wheel.path for wheel in files(wheelhouse)}
         return [
             LockedWheel(name, version, digest, releases)
             for (name, version), digests in sorted(self._locked.items())
@@ -77,11 +76,3 @@ class Custody:
             for digest, releases in digests.items()
             if not (path := found.get((name, version))) or lock.digest_file(path) != digest
         ]
-
-
-def _named(wheel: Path) -> tuple[str, str] | None:
-    try:
-        name, version, *_ = parse_wheel_filename(wheel.name)
-    except InvalidWheelFilename:
-        return None
-    return name, str(version)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gateway.building.custody import LockedWheel
 from gateway.building.history import History, HistoryUnavailable
-from gateway.building.wheels import build_one, digest_bytes
+from gateway.building.wheels import build_one
 from gateway.preprocessing import wheelhouse as wheelhouses
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.preprocessing.wheelhouse import DownloadFailure
-from gateway.releases.lock import LockError
+from gateway.releases.lock import LockError, digest_bytes
 from gateway.system.files import replace
 
 
@@ -30,10 +30,13 @@ def recover(
     the locked bytes; then an index is asked. Raises LockError naming each wheel that cannot be had,
     and what was tried.
     """
+    if not missing:
+        return  # nothing to read the history for
+    history, unknown = None, ""
     try:
-        history, unknown = (History(preprocessors), "") if missing else (None, "")
+        history = History(preprocessors)
     except HistoryUnavailable as error:
-        history, unknown = None, str(error)
+        unknown = str(error)
     problems = []
     for wheel in missing:
         tried = []

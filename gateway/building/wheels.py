@@ -15,7 +15,7 @@ from packaging.utils import parse_wheel_filename
 
 from gateway.building.custody import Custody
 from gateway.preprocessing.environments import EnvironmentFailure, run_uv
-from gateway.releases.lock import BYTECODE, LockError, digest_file
+from gateway.releases.lock import BYTECODE, LockError, digest_bytes, digest_file
 from gateway.system.files import replace
 
 #: Records the sources that each wheel was built from; part of the wheelhouse.
@@ -126,8 +126,3 @@ def _normalised(wheel: Path) -> bytes:
                 target.writestr(info, source.read(name))
         file.seek(0)
         return file.read()
-
-
-def digest_bytes(content: bytes) -> str:
-    """Return the SHA-256 of a file's content as `sha256:…`."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"

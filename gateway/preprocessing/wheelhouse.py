@@ -9,11 +9,12 @@ import filecmp
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.tags import sys_tags
+from packaging.tags import Tag, sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 #: Give up on downloading an environment's wheels after this many seconds.
@@ -25,16 +26,33 @@ class DownloadFailure(RuntimeError):
     """A locked wheel could not be downloaded; the message ends with pip's output."""
 
 
-def missing(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
-    """Return the locked `name==version` that lack a wheel for this Python and machine."""
-    here, found = set(sys_tags()), set()
+class WheelFile(NamedTuple):
+    """A file of the wheelhouse and what its name says: canonical name, version and tags."""
+
+    path: Path
+    name: str
+    version: str
+    tags: frozenset[Tag]
+
+
+def files(wheelhouse: Path) -> Iterator[WheelFile]:
+    """Yield the wheels of a wheelhouse; files without a wheel's name are none."""
     for path in wheelhouse.glob("*.whl"):
         try:
             name, version, _, tags = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
             continue
-        if not here.isdisjoint(tags):
-            found.add((name, str(version)))
+        yield WheelFile(path, name, str(version), tags)
+
+
+def missing(wheelhouse: Path, requirements: Sequence[str]) -> list[str]:
+    """Return the locked `name==version` that lack a wheel for this Python and machine."""
+    here = set(sys_tags())
+    found = {
+        (wheel.name, wheel.version)
+        for wheel in files(wheelhouse)
+        if not here.isdisjoint(wheel.tags)
+    }
     wanted = [Requirement(line.partition(" --hash=")[0]) for line in requirements]
     return [
         f"{item.name}{item.specifier}"

@@ -138,11 +138,16 @@ def digest_file(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
+def digest_bytes(content: bytes) -> str:
+    """Return the SHA-256 of a content as `sha256:…`."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 def digest_json(value: Any) -> str:
     """Return the SHA-256 of a value's canonical JSON: sorted keys, no whitespace, UTF-8."""
     plain = msgspec.to_builtins(value)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return digest_bytes(text.encode())
 
 
 def digest_model(folder: Path, version: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pytest
 
 from gateway.releases import lock, manifest
 from tests.support import goldens
+from tests.support.history import git
 from tests.support.repository import copied
 from tests.support.stack import GATEWAY, ROOT, Stack, serve
 
@@ -60,11 +61,6 @@ class Clone(NamedTuple):
             text=True,
             check=False,
         )
-
-
-def git(folder: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def move_on(preprocessors: Path, minor: int) -> None:

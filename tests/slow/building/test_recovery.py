@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from gateway.building.recovery import recover
 from gateway.building.wheels import Wheel, build
 from gateway.releases import lock
 from gateway.releases.lock import Lock, LockedRelease, LockError, digest_file
+from tests.support.history import git
 from tests.support.stack import ROOT
 
 ZERO = f"sha256:{'0' * 64}"
@@ -29,13 +29,9 @@ class Project(NamedTuple):
     def wheelhouse(self) -> Path:
         return self.root / "wheels"
 
-    def git(self, *arguments: str) -> None:
-        who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", *who, *arguments], cwd=self.root, check=True, capture_output=True)
-
     def commit(self) -> None:
-        self.git("add", "preprocessors")
-        self.git("commit", "-m", "a state")
+        git(self.root, "add", "preprocessors")
+        git(self.root, "commit", "-m", "a state")
 
     def edit(self, old: str, new: str) -> None:
         path = self.root / "preprocessors/contract/pyproject.toml"
@@ -66,7 +62,7 @@ def project(tmp_path: Path) -> Project:
     (tmp_path / "models/a").mkdir(parents=True)
     shutil.copytree(ROOT / "preprocessors/contract", tmp_path / "preprocessors/contract")
     made = Project(tmp_path)
-    made.git("init", "-q")
+    git(made.root, "init", "-q")
     return made
 
 
@@ -111,7 +107,7 @@ def test_of_several_states_of_a_version_the_locked_one_is_taken(project: Project
 def test_a_shallow_clone_says_how_to_get_the_rest(project: Project, tmp_path: Path) -> None:
     moved_on(project)
     shallow = tmp_path / "shallow"
-    project.git("clone", "-q", "--depth=1", f"file://{project.root}", str(shallow))
+    git(project.root, "clone", "-q", "--depth=1", f"file://{project.root}", str(shallow))
     shutil.copytree(project.root / "models", shallow / "models")
     with pytest.raises(LockError) as error:
         Project(shallow).recover(offline=True)
