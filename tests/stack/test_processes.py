@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.support.goldens import cases
@@ -32,10 +31,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.interrupt()  # which fails where a process is left
 
 
-def gateways(stack: Stack) -> list[psutil.Process]:
-    return [p for p in stack.processes if p.cmdline()[1:4] == ["-m", "gateway", "serve"]]
-
-
 def answered(stack: Stack) -> float:
     with stack.client() as client:
         text = client.get("/metrics").text
@@ -44,27 +39,27 @@ def answered(stack: Stack) -> float:
 
 
 async def test_they_share_the_load_and_the_metrics(stack: Stack) -> None:
-    assert len(gateways(stack)) == PROCESSES
+    assert len(stack.gateways) == PROCESSES
     assert len(stack.workers("tumor-preprocessor")) == WORKERS
-    before = [sum(process.cpu_times()[:2]) for process in gateways(stack)]
+    before = [sum(process.cpu_times()[:2]) for process in stack.gateways]
     counted, requests = answered(stack), 2000
     body = httpx.Request("POST", "http://x", json=CASE.single).content
     await post_all(stack.url, [("/tumor_single_predict", body)] * requests, users=32)
     assert answered(stack) == counted + requests
     spent = [
         sum(process.cpu_times()[:2]) - start
-        for process, start in zip(gateways(stack), before, strict=True)
+        for process, start in zip(stack.gateways, before, strict=True)
     ]
     assert min(spent) > 0.1 * max(spent)  # the kernel spreads connections, not evenly
 
 
 async def test_one_that_dies_is_started_again(stack: Stack) -> None:
-    first = gateways(stack)
+    first = stack.gateways
     first[0].kill()
     async with asyncio.timeout(PATIENCE_SECONDS):
         async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
             while True:
-                now = gateways(stack)
+                now = stack.gateways
                 if len(now) == PROCESSES and first[0].pid not in {p.pid for p in now}:
                     break
                 try:

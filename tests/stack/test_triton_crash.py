@@ -75,7 +75,9 @@ async def test_sigkill_under_load(crashing: Stack) -> None:
 async def test_a_killed_model_instance_is_mended(crashing: Stack) -> None:
     case = cases("tumor")[0]
     # Right after a restart the canary's instance may still be there.
-    (instance,) = (p for p in crashing.processes if "models/tumor/1/model.onnx" in p.cmdline())
+    (instance,) = (
+        p for p, line in crashing.commands.items() if "models/tumor/1/model.onnx" in line
+    )
     instance.kill()
     statuses = Counter[int]()
     async with (

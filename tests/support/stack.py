@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -59,26 +60,45 @@ class Stack:
         return [root, *root.children(recursive=True)]
 
     @property
+    def commands(self) -> dict[psutil.Process, list[str]]:
+        """The processes that run, with their command lines; those that end meanwhile are not."""
+        found = {}
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if line := process.cmdline():
+                    found[process] = line
+        return found
+
+    @property
     def triton(self) -> psutil.Process:
         """The tritonserver process."""
-        (server,) = (p for p in self.processes if p.name() == "tritonserver")
+        (server,) = (p for p, line in self.commands.items() if Path(line[0]).name == "tritonserver")
         return server
+
+    @property
+    def gateways(self) -> list[psutil.Process]:
+        """The gateway processes that a supervising one has started; none where it is alone."""
+        return [p for p, line in self.commands.items() if line[1:4] == ["-m", "gateway", "serve"]]
 
     @property
     def triton_endpoint(self) -> str:
         """Where its Triton listens for gRPC."""
-        (port,) = re.findall(r"--grpc-port[= ](\d+)", " ".join(self.triton.cmdline()))
+        (port,) = re.findall(r"--grpc-port[= ](\d+)", " ".join(self.commands[self.triton]))
         return f"127.0.0.1:{port}"
 
     def workers(self, distribution: str) -> list[psutil.Process]:
         """The worker processes of a preprocessor that this gateway started."""
-        found = [p for p in self.processes if "gateway_preprocessor.worker" in p.cmdline()]
-        return [process for process in found if distribution in process.cmdline()]
+        module = "gateway_preprocessor.worker"
+        return [p for p, line in self.commands.items() if {module, distribution} <= {*line}]
 
     @property
     def memory(self) -> int:
         """Resident bytes of all processes of the stack."""
-        return sum(process.memory_info().rss for process in self.processes)
+        total = 0
+        for process in self.commands:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
 
     def interrupt(self) -> None:
         """Press Ctrl-C: every process of the group gets SIGINT; nothing may be left behind."""

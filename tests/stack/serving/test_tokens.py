@@ -191,8 +191,8 @@ async def test_a_changed_library_is_rejected(site: Site, serving: Stack) -> None
 
         # A worker that comes up with it is not asked, however well the first one did.
         environment = module.parents[4].name
-        for worker in serving.workers(PACKAGE):
-            if environment in worker.cmdline()[0]:
+        for worker, line in serving.commands.items():
+            if PACKAGE in line and environment in line[0]:
                 worker.kill()
         await told(client, "2", lambda x: x.get("state") == "unavailable" and differs(x))
         assert (await client.post("/minilm_single_predict", **pinned)).status_code == 503

@@ -160,7 +160,7 @@ def test_a_worker_that_dies_is_counted(serving: Stack, client: httpx.Client) -> 
 
 
 def test_processes_show_their_cpu_and_memory(serving: Stack, client: httpx.Client) -> None:
-    gateways = [p for p in serving.processes if p.cmdline()[-1:] == ["serve"]]
+    gateways = [p for p, line in serving.commands.items() if line[-1:] == ["serve"]]
     until(lambda: (value(client, "gateway_process_memory_bytes", kind="worker") or 0) > 10 << 20)
     memory = value(client, "gateway_process_memory_bytes", kind="gateway")
     assert memory is not None
@@ -201,8 +201,7 @@ def test_the_log_tells_of_changes_and_not_of_probes(serving: Stack, client: http
     assert lines("ready", "not ready")[before - 1]["event"] == "ready"
     serving.triton.kill()
     until(lambda: client.get("/readyz").status_code == 503)
-    gateways = len([p for p in serving.processes if p.cmdline()[1:4] == ["-m", "gateway", "serve"]])
-    changes = 2 * (gateways or 1)
+    changes = 2 * (len(serving.gateways) or 1)
     until(lambda: len(lines("ready", "not ready")) >= before + changes)
     time.sleep(1)  # no more of them, however often it was asked
     told = lines("ready", "not ready")[before:]
