@@ -26,13 +26,15 @@ GatewayError                     500 internal             our bug; no internals 
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import ClassVar
 
 import msgspec
 
 #: Most entries of `errors` in one answer, however many rows are bad.
 MOST_ERRORS = 100
-LONGEST_REASON = 400
+#: Longer reasons (a compiler's output, say) are cut between two words.
+LONGEST_REASON = 4000
 _PATH = re.compile(r"(?<![\w.])(?:/[\w.@+-]+)+/([\w.@+-]+)")
 
 
@@ -46,7 +48,7 @@ class InputError(msgspec.Struct, frozen=True):
 
 def public(reason: str) -> str:
     """Reduce what Triton, uv or a worker reported to one line that may be shown, without paths."""
-    return _PATH.sub(r"\1", " ".join(reason.split()))[:LONGEST_REASON]
+    return _PATH.sub(r"\1", textwrap.shorten(reason, LONGEST_REASON, placeholder=" …"))
 
 
 class GatewayError(Exception):

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from gateway_preprocessor import Description, Prepared, TensorSpec
-from gateway_preprocessor.goldens import Golden, difference, tensor_difference
+from gateway_preprocessor.goldens import Golden
+
+from gateway import differences
 
 #: numpy dtype name → Triton's.
 TRITON_DTYPES = {
@@ -87,7 +89,7 @@ def _tensor_differences(
     for golden, item in zip(goldens, prepared, strict=True):
         if isinstance(item, Exception):
             yield f"golden case {golden.name!r}: preprocess failed: {item}"
-        elif told := tensor_difference(golden, item.tensors):
+        elif told := differences.of_tensors(golden, item.tensors):
             yield f"golden case {golden.name!r}: {told}"
 
 
@@ -99,5 +101,5 @@ def _result_differences(
             yield f"golden case {golden.name!r}: postprocess failed: {answer}"
             continue
         allowed = golden.output_tolerance if tolerance is None else tolerance
-        if told := difference(golden.output, msgspec.json.decode(answer), allowed):
+        if told := differences.of_result(golden.output, msgspec.json.decode(answer), allowed):
             yield f"golden case {golden.name!r}: {told}"

@@ -80,10 +80,12 @@ def test_tensors_of_golden_cases() -> None:
     right = Prepared({"ids": np.array([1, 2])})
     other = Prepared({"ids": np.array([2, 1])})
     goldens = [golden("fine"), golden("swapped"), golden("dead")]
-    assert alignment.tensors(goldens, [right, other, RuntimeError("the worker died")]) == [
-        "golden case 'swapped': ids: values differ by more than 0.0",
-        "golden case 'dead': preprocess failed: the worker died",
-    ]
+    swapped, dead = alignment.tensors(goldens, [right, other, RuntimeError("the worker died")])
+    assert swapped == (
+        "golden case 'swapped': ids[0]: 2 instead of 1 (± 0.0);"
+        " 2 numbers differ, by up to 1 (ids[0]: 2 instead of 1)"
+    )
+    assert dead == "golden case 'dead': preprocess failed: the worker died"
 
 
 @pytest.mark.parametrize(
