@@ -17,7 +17,8 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: up
-up: install models wheels  ## start the embedded Triton and the gateway on 127.0.0.1:8080 (GATEWAY_PORT, …)
+up: install models  ## start the embedded Triton and the gateway on 127.0.0.1:8080 (GATEWAY_PORT, …)
+	@.venv/bin/gateway wheels --locked || echo "starting all the same: releases without their wheel are rejected" >&2
 	@GATEWAY_LOG_FILE="$${GATEWAY_LOG_FILE:-.run/gateway.log}" exec .venv/bin/gateway serve
 
 .PHONY: install
@@ -82,8 +83,12 @@ format: .venv/installed  ## format and mend what can be mended
 train: install  ## train langid (both versions), digits and tumor again, with their model cards
 	for model in langid digits tumor; do .venv-models/bin/python model_repository/$$model/export.py; done
 
+.PHONY: upgrade
+upgrade: UPGRADE := --upgrade
+upgrade: lock  ## resolve the requirements again, with the newest versions of everything
+
 .PHONY: lock
-lock: .venv/bin/uv  ## resolve the pinned requirements again
+lock: .venv/bin/uv  ## resolve the requirements after a change of one, and keep all other pins
 	$(COMPILE) --extra dev pyproject.toml $(PREPROCESSORS) \
 		--no-emit-package gateway-preprocessor --output-file requirements/gateway.txt
 	$(COMPILE) requirements/models.in --output-file requirements/models.txt
@@ -95,7 +100,7 @@ lock: .venv/bin/uv  ## resolve the pinned requirements again
 	$(COMPILE) requirements/locust.in --constraints requirements/gateway.txt --output-file requirements/locust.txt
 	$(subst unknown-linux-gnu,manylinux_2_35,$(COMPILE)) requirements/triton.in --constraints requirements/models.txt --no-deps --output-file requirements/triton.txt
 # Triton's wheel needs glibc 2.35: more than the plain platform promises.
-COMPILE = $(UV) pip compile --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes \
+COMPILE = $(UV) pip compile $(UPGRADE) --no-header --no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes \
 	--python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 
 .PHONY: wheels

@@ -40,7 +40,7 @@ FROM build AS environments
 COPY preprocessors preprocessors
 COPY --from=locks /locks /locks
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    /opt/gateway/bin/gateway wheels --wheelhouse /wheelhouse \
+    /opt/gateway/bin/gateway wheels --repository /locks --wheelhouse /wheelhouse \
     && /opt/gateway/bin/gateway environments build --repository /locks --wheelhouse /wheelhouse \
        --environments /opt/environments \
     # A file that several environments hold is stored once: nothing edits them in an image.

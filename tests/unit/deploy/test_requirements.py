@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
@@ -50,3 +51,14 @@ def test_versions_of_the_makefile(variable: str, text: str) -> None:
 def test_triton_is_the_makefiles() -> None:
     (version,) = re.findall(r"(?m)^PYTRITON_VERSION := (\S+)", MAKEFILE)
     assert pins("triton")["nvidia-pytriton"] == version
+
+
+def test_only_upgrade_moves_pins() -> None:
+    """uv keeps the pins of an existing output file unless it is told to upgrade."""
+    for target, upgrades in (("lock", False), ("upgrade", True)):
+        printed = subprocess.run(
+            ["make", "-n", "-s", target], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        compiled = [line for line in printed.splitlines() if " pip compile " in line]
+        assert len(compiled) == 7
+        assert all(("--upgrade" in line) is upgrades for line in compiled)
