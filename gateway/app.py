@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from functools import partial
 
@@ -18,7 +19,7 @@ from gateway.errors import public
 from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
 from gateway.http.health import Live, Metrics, Ready
-from gateway.http.models import Model, Models, ModelShadow
+from gateway.http.models import Identity, Model, Models, ModelShadow
 from gateway.http.predict import BATCH, SINGLE, Predict
 from gateway.http.server import Server, install_loop
 from gateway.preprocessing.workers import Workers
@@ -49,7 +50,8 @@ def application(
 ) -> Application:
     """Return the Tornado application: with every route."""
     predict = {"predictor": predictor, "settings": settings}
-    models = {"reconciler": reconciler, "shadows": predictor.shadows}
+    identity = Identity(secrets.token_hex(4), settings.processes)
+    models = {"reconciler": reconciler, "shadows": predictor.shadows, "identity": identity}
     health = {"readiness": readiness, "reconciler": reconciler}
     return Application(
         [
@@ -58,7 +60,7 @@ def application(
             (r"/models", Models, models),
             (r"/models/([^/]+)", Model, models),
             (r"/models/([^/]+)/shadow", ModelShadow, models),
-            *admin.routes(settings),
+            *admin.routes(settings, reconciler),
             (r"/livez", Live),
             (r"/readyz", Ready, health),
             (r"/metrics", Metrics, health),

@@ -81,7 +81,6 @@ class Processes:
             "port": self._reserved.getsockname()[1],
             "triton": endpoints,
             "max_calls": limits.most_calls(settings),
-            "processes": 1,
         }
         for index in range(settings.processes):
             self._start(index, settings.model_copy(update=shared))

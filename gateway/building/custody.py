@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,13 +66,27 @@ class Custody:
             )
         return None
 
-    def missing(self, wheelhouse: Path, own: Collection[str]) -> list[LockedWheel]:
-        """Return the locked wheels of preprocessors and of packages in `own` without their file."""
-        found = {(wheel.name, wheel.version): wheel.path for wheel in files(wheelhouse)}
+    def wheels(self, own: Collection[str]) -> list[LockedWheel]:
+        """Return the locked wheels of preprocessors and of packages in `own`."""
         return [
             LockedWheel(name, version, digest, releases)
             for (name, version), digests in sorted(self._locked.items())
             if name in self._preprocessors or name in own
             for digest, releases in digests.items()
-            if not (path := found.get((name, version))) or lock.digest_file(path) != digest
         ]
+
+    def missing(self, wheelhouse: Path, own: Collection[str]) -> list[LockedWheel]:
+        """Return those of these wheels whose file is not in the wheelhouse."""
+        found = {(wheel.name, wheel.version): wheel.path for wheel in files(wheelhouse)}
+        return [
+            wheel
+            for wheel in self.wheels(own)
+            if not (path := found.get((wheel.name, wheel.version)))
+            or lock.digest_file(path) != wheel.digest
+        ]
+
+
+def without(missing: Sequence[LockedWheel], wheelhouse: Path) -> str:
+    """Say which locked wheels a wheelhouse lacks, and how to get them."""
+    named = ", ".join(f"{wheel.name}=={wheel.version}" for wheel in missing)
+    return f"{wheelhouse} lacks the locked wheel of {named}: `gateway wheels --locked` gets it"

@@ -7,32 +7,38 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from gateway_preprocessor import wire
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from gateway.building import wheels
-from gateway.building.custody import Custody
-from gateway.building.wheels import Wheel
-from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
+from gateway.building import relocking, wheels
+from gateway.building.custody import Custody, without
+from gateway.building.relocking import ALL, Verify
+from gateway.building.resolving import Own, requirement, resolve
+from gateway.preprocessing.environments import EnvironmentFailure, Environments
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.pool import WorkerPool
 from gateway.preprocessing.worker_processes import PoolOptions
 from gateway.releases import goldens, lock, manifest
 from gateway.releases.alignment import Misaligned
 from gateway.releases.lock import Lock, LockedRelease, LockError
+from gateway.releases.manifest import Manifest
 from gateway.settings import Settings
+from gateway.system.files import Busy, locked
 
-#: The oldest Python that a lock must support; newer ones use the same versions if possible.
-PYTHON = "3.11"
 START_SECONDS, CALL_SECONDS = 60.0, 30.0
 
 
 class Locking:
-    """Writes and verifies the locks of a repository. `say` prints each step for people."""
+    """Writes and verifies the locks of a repository. `say` prints each step for people.
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    `verify` is asked before a release that is loaded is locked anew; without it, none is.
+    """
+
+    def __init__(
+        self, settings: Settings, say: Callable[[str], None], verify: Verify | None = None
+    ) -> None:
         self._settings = settings
         self._say = say
+        self._verify = verify
         self._environments = Environments(
             settings.environments, settings.wheelhouse, offline=settings.offline
         )
@@ -40,43 +46,71 @@ class Locking:
         self._wheels = wheels.build(
             *(settings.preprocessors, settings.wheelhouse, custody, say), offline=settings.offline
         )
-        own = {wheel.name for wheel in self._wheels}
-        self._missing = custody.missing(settings.wheelhouse, own)
+        names = {wheel.name for wheel in self._wheels}
+        self._own = Own(self._wheels, custody.wheels(names))
+        self._missing = custody.missing(settings.wheelhouse, names)
 
     async def lock(
         self, models: tuple[str, ...], relock: Collection[str] = (), *, upgrade: bool = False
     ) -> None:
         """Lock every declared release that is not locked, and those named by `relock`.
 
-        Raises LockError naming everything that drifted; models without drift are still written.
+        Raises LockError naming all that drifted or could not be locked. What a model's releases
+        share is locked for all of them or not at all: a refused relock changes nothing.
         """
         manifests = manifest.read(self._settings.repository, models)
         declared = {name for item in manifests.values() for name in item.releases}
-        if unknown := sorted(set(relock) - declared):
+        if unknown := sorted(set(relock) - declared - {ALL}):
             raise LockError(f"no release {unknown[0]} is declared")
-        problems = []
+        drifted, failed = [], []
         for model, item in manifests.items():
-            folder = self._settings.repository / model
-            old = lock.read(folder) or Lock({})
-            new = {}
-            for name, release in item.releases.items():
-                if name in old.releases and name not in relock:
-                    new[name] = old.releases[name]
-                    found = await self._differences(folder, name, release, new[name])
-                    problems += [f"{model}, {text}" for text in found]
-                else:
-                    pins = () if upgrade else _preferred(old, name)
-                    new[name] = await self._locked(folder, release, pins)
-                    self._say(f"locked {model}, release {name}: {new[name].preprocessor}")
-            for name in sorted(old.releases.keys() - new.keys()):
-                self._say(f"dropped {model}, release {name}: it is no longer declared")
-            if new != old.releases:
-                lock.write(folder, Lock(new))
-        if problems:
-            raise LockError(
-                "\n".join(problems) + "\na locked release is immutable: declare a new one"
-                " (or --relock this one while no gateway serves it)"
+            chosen = item.releases.keys() & (declared if ALL in relock else set(relock))
+            try:
+                drifted += await self._lock_model(model, item, chosen, upgrade=upgrade)
+            except LockError as error:
+                failed.append(str(error))
+        if drifted:
+            drifted.append(
+                "a locked release is immutable: declare a new one"
+                " (or --relock this one: it is verified first)"
             )
+        if failed or drifted:
+            raise LockError("\n".join(failed + drifted))
+
+    async def _lock_model(
+        self, model: str, declared: Manifest, relock: Collection[str], *, upgrade: bool
+    ) -> list[str]:
+        """Lock one model's releases; return how those that stay as they are drifted.
+
+        Raises LockError.
+        """
+        folder = self._settings.repository / model
+        seen, old = manifest.stamp(folder / lock.FILE), lock.read(folder) or Lock({})
+        new, drifted, failed = {}, [], []
+        for name, release in declared.releases.items():
+            if name in old.releases and name not in relock:
+                new[name] = old.releases[name]
+                found = await self._differences(folder, name, release, new[name])
+                drifted += [f"{model}, {text}" for text in found]
+                continue
+            pins = () if upgrade else _preferred(old, name, release.preprocessor)
+            try:
+                new[name] = await self._locked(folder, release, pins)
+            except (LockError, EnvironmentFailure, PreprocessorUnavailable) as error:
+                failed.append(f"{model}, release {name}: {error}")
+        again = {name for name in new if name in old.releases and new[name] != old.releases[name]}
+        if not failed and again:
+            failed = await relocking.refusals(model, declared, new, again, self._verify, self._say)
+        if failed:
+            raise LockError("\n".join(failed))
+        if new != old.releases:
+            _write(folder, Lock(new), seen)
+        for name, one in new.items():
+            if name in relock or name not in old.releases:
+                self._say(f"locked {model}, release {name}: {one.preprocessor}")
+        for name in sorted(old.releases.keys() - new.keys()):
+            self._say(f"dropped {model}, release {name}: it is no longer declared")
+        return drifted
 
     async def check(self, models: tuple[str, ...]) -> list[str]:
         """Return all differences from the locks; writes nothing."""
@@ -101,22 +135,18 @@ class Locking:
         if locked is None:
             return found
         if lacking := self._lacking(locked):  # told even where a built environment would do
-            return found + [f"release {name}: {text}" for text in lacking]
+            return [*found, f"release {name}: {lacking}"]
         try:
             changed = lock.drift_of_worker(locked, await self._identity(locked))
         except (EnvironmentFailure, PreprocessorUnavailable) as error:
             changed = [f"its environment cannot be built or started: {error}"]
         return found + [f"release {name}: {text}" for text in changed]
 
-    def _lacking(self, locked: LockedRelease) -> list[str]:
+    def _lacking(self, locked: LockedRelease) -> str:
         """Name the locked wheels that this machine could only get from elsewhere."""
         digests = {digest for line in locked.requirements for digest in lock.pin(line).digests}
-        return [
-            f"the locked wheel of {wheel.name}=={wheel.version} is not in"
-            f" {self._settings.wheelhouse}: `gateway wheels --locked` gets it"
-            for wheel in self._missing
-            if wheel.digest in digests
-        ]
+        lacking = [wheel for wheel in self._missing if wheel.digest in digests]
+        return without(lacking, self._settings.wheelhouse) if lacking else ""
 
     async def _locked(
         self, folder: Path, release: manifest.Release, pins: Sequence[str]
@@ -124,8 +154,8 @@ class Locking:
         model = lock.digest_model(folder, release.model_version)
         if not any(path.startswith(f"{release.model_version}/") for path in model):
             raise LockError(f"{folder}: model version {release.model_version} has no files")
-        requirements = resolve(release.preprocessor, pins, self._wheels, self._settings)
-        distribution = canonicalize_name(Requirement(release.preprocessor).name)
+        requirements = resolve(release.preprocessor, pins, self._own, self._settings)
+        distribution = canonicalize_name(requirement(release.preprocessor).name)
         own = next(pin for pin in map(lock.pin, requirements) if pin.name == distribution)
         if len(own.digests) != 1:
             raise LockError(
@@ -174,52 +204,25 @@ class Locking:
                 await pool.close()
 
 
-def resolve(
-    requirement: str, pins: Sequence[str], own: Sequence[Wheel], settings: Settings
-) -> list[str]:
-    """Resolve a preprocessor's requirement to pinned ones with hashes, one per line.
+def _preferred(old: Lock, name: str, declared: str) -> Sequence[str]:
+    """Return the pins to keep: the release's own.
 
-    `pins` are kept if they fit. The repository's own packages never come from an index. Raises
-    LockError, or EnvironmentFailure with uv's output.
+    For a new release they are those of one with the very same preprocessor, or of the last one.
     """
+    if name in old.releases:
+        return old.releases[name].requirements
+    before = list(old.releases.values())
+    same = [one for one in before if one.preprocessor == declared.replace(" ", "")]
+    return (same or before)[-1].requirements if before else ()
+
+
+def _write(folder: Path, new: Lock, seen: manifest.Stamp) -> None:
+    """Replace a lock that is still as it was `seen`. Raises LockError."""
+    path = folder / lock.FILE
     try:
-        Requirement(requirement)
-    except InvalidRequirement as error:
-        raise LockError(f"preprocessor {requirement!r}: {error}") from None
-    names = [wheel.name for wheel in own]
-    only = [f"{wheel.name}=={wheel.version}" for wheel in own if names.count(wheel.name) == 1]
-    with tempfile.TemporaryDirectory() as folder:
-        wanted, constraints, output = (Path(folder) / name for name in ("in", "only", "out"))
-        wanted.write_text(f"{requirement}\n")
-        constraints.write_text("\n".join(only) + "\n")
-        output.write_text("\n".join(line.partition(" --hash=")[0] for line in pins) + "\n")
-        run_uv(
-            *("pip", "compile", wanted, "--constraints", constraints, "--output-file", output),
-            *("--generate-hashes", "--universal", "--fork-strategy", "fewest"),
-            *("--python-version", PYTHON, "--only-binary", ":all:", "--no-config"),
-            *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
-            *("--find-links", settings.wheelhouse.absolute()),
-            *(("--offline",) if settings.offline else ()),
-        )
-        lines = output.read_text().replace(" \\\n    ", " ").splitlines()
-    return [_own(line, own) for line in lines if line]
-
-
-def _own(line: str, own: Sequence[Wheel]) -> str:
-    """Pin a package of the repository to its own wheel; return any other line unchanged."""
-    pin = lock.pin(line)
-    mine = [wheel for wheel in own if wheel.name == pin.name]
-    for wheel in mine:
-        if wheel.version == pin.version:
-            return f"{line.partition(' --hash=')[0]} --hash={wheel.digest}"
-    if mine:
-        raise LockError(
-            f"{pin.name}=={pin.version} is not the repository's version, which is {mine}"
-        )
-    return line
-
-
-def _preferred(old: Lock, name: str) -> Sequence[str]:
-    """Return the pins to keep: the release's own, or those of the release before it."""
-    before = [old.releases[name]] if name in old.releases else list(old.releases.values())
-    return before[-1].requirements if before else ()
+        with locked(folder / manifest.FILE):
+            if manifest.stamp(path) != seen:
+                raise LockError(f"{path} changed meanwhile: run `gateway lock` again")
+            lock.write(folder, new)
+    except Busy:
+        raise LockError(f"{folder / manifest.FILE} is being edited: try again") from None

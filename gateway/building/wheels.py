@@ -6,20 +6,24 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from gateway.building.custody import Custody
 from gateway.preprocessing.environments import EnvironmentFailure, run_uv
 from gateway.releases.lock import BYTECODE, LockError, digest_bytes, digest_file
-from gateway.system.files import replace
+from gateway.system.files import Busy, hold, replace, waiting
 
 #: Records the sources that each wheel was built from; part of the wheelhouse.
 STAMPS = "sources.json"
+#: Held while wheels are built.
+TURN = ".lock"
 #: Increment when `_normalised` changes its output, to rebuild every wheel.
 FORMAT = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -75,6 +79,25 @@ def build(
     if problems:
         raise LockError("\n".join(problems))
     return wheels
+
+
+def names(preprocessors: Path) -> set[str]:
+    """Return the canonical names of the packages below `preprocessors`."""
+    projects = (path.read_bytes() for path in preprocessors.glob("*/pyproject.toml"))
+    return {canonicalize_name(tomllib.loads(text.decode())["project"]["name"]) for text in projects}
+
+
+@contextmanager
+def turn(wheelhouse: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time build into a wheelhouse, and lock what it has built."""
+    wheelhouse.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(wheelhouse / TURN))
+        except Busy:
+            say("waiting for another `gateway wheels` or `gateway lock`")
+            held.enter_context(waiting(wheelhouse / TURN))
+        yield
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

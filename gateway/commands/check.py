@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import uvloop
 
-from gateway.app import Gateway
+from gateway.building.custody import Custody, without
+from gateway.building.wheels import names
 from gateway.commands.options import options, settings
 from gateway.commands.table import table
-from gateway.control.release_runtime import ReleaseRuntime
-from gateway.control.states import ReleaseState
-from gateway.errors import public
+from gateway.commands.verdicts import Verdict, alone, verdicts
+from gateway.preprocessing.environments import Environments, digest
+from gateway.releases import lock
 from gateway.releases.lock import LockError
 from gateway.releases.manifest import ManifestError
-from gateway.telemetry import logs
+from gateway.settings import Settings
 from gateway.triton.layout import EmbeddedTritonError
-
-Verdict = tuple[str, str, str, str, str]
-HEADER: Verdict = ("model", "release", "preprocessor", "verdict", "reason")
 
 
 @click.command()
@@ -30,55 +27,42 @@ HEADER: Verdict = ("model", "release", "preprocessor", "verdict", "reason")
 def check(seconds: float, **given: Any) -> None:
     """Verify every declared release, on an embedded Triton or the one that --triton names.
 
-    Serves no traffic. Exits with 1 and the reasons if a release cannot be verified.
+    Serves no traffic, and may run beside a gateway. Exits with 1 and the reasons if a release
+    cannot be verified, or if a wheel that it needs could not be had on another machine.
     """
-    config = settings(given).model_copy(update={"port": 0, "host": "127.0.0.1"})
+    config = settings(given)
     try:
-        gateway = Gateway(config, logs.configure(config), say=lambda _: None)
-        verdicts = uvloop.run(_verdicts(gateway, seconds))
+        with alone(config) as own:
+            found = uvloop.run(verdicts(own, seconds))
     except (ManifestError, LockError, EmbeddedTritonError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(table([HEADER, *verdicts]))
-    failed = sum(verdict[3] != "aligned" for verdict in verdicts)
-    click.echo(f"{len(verdicts) - failed} aligned, {failed} failed")
+    found = _complete(config, found)
+    click.echo(table([tuple(Verdict._fields), *found]))
+    failed = sum(not item.aligned for item in found)
+    click.echo(f"{len(found) - failed} aligned, {failed} failed")
     if failed:
         raise SystemExit(1)
 
 
-async def _verdicts(gateway: Gateway, seconds: float) -> list[Verdict]:
-    """Start a gateway, wait until each release is ready or rejected, and stop it."""
-    deadline = time.monotonic() + seconds
-    try:
-        await gateway.start()
-        while time.monotonic() < deadline:
-            statuses = [one.status for _, _, one in _releases(gateway)]
-            if all(status.state.decided for status in statuses):
-                break
-            await asyncio.sleep(0.1)
-        return _verdicts_now(gateway)
-    finally:
-        await gateway.stop()
+def _complete(config: Settings, found: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts, changed for releases whose locked wheels the wheelhouse lacks.
 
+    An environment that was built here earlier would hide it. A prebuilt one needs no wheel.
+    """
+    environments = Environments(
+        config.environments, config.wheelhouse, prebuilt=config.prebuilt_environments
+    )
+    prebuilt = set(environments.prebuilt())
+    custody = Custody(config.repository)
+    missing = custody.missing(config.wheelhouse, names(config.preprocessors))
 
-def _releases(gateway: Gateway) -> list[tuple[str, str, ReleaseRuntime]]:
-    models = gateway.reconciler.models if gateway.reconciler else {}
-    return [
-        (model, name, runtime)
-        for model, state in sorted(models.items())
-        for name, runtime in sorted(state.runtimes.items())
-    ]
+    def judged(item: Verdict) -> Verdict:
+        locked = lock.read(config.repository / item.model) if item.aligned else None
+        lines = locked.releases[item.release].requirements if locked else []
+        digests = {one for line in lines for one in lock.pin(line).digests}
+        lacking = [wheel for wheel in missing if wheel.digest in digests]
+        if not lacking or digest(lines) in prebuilt:
+            return item
+        return item._replace(verdict="incomplete", reason=without(lacking, config.wheelhouse))
 
-
-def _verdicts_now(gateway: Gateway) -> list[Verdict]:
-    models = gateway.reconciler.models if gateway.reconciler else {}
-    verdicts = [
-        (model, "", "", "broken", public(state.declaration.problem))
-        for model, state in sorted(models.items())
-        if state.declaration.problem
-    ]
-    for model, name, runtime in _releases(gateway):
-        state, reason = runtime.status
-        verdict = "aligned" if state is ReleaseState.READY else str(state)
-        preprocessor = runtime.definition.release.preprocessor
-        verdicts.append((model, name, preprocessor, verdict, reason))
-    return verdicts
+    return [judged(item) for item in found]

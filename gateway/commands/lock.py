@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 import click
+import uvloop
 
 from gateway.building.locking import Locking
+from gateway.building.wheels import turn
 from gateway.commands.options import options, settings
+from gateway.commands.verdicts import verify
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.releases.lock import LockError
@@ -19,7 +22,12 @@ from gateway.telemetry import logs
 @click.command()
 @click.argument("chosen", metavar="[MODEL]...", nargs=-1)
 @click.option("--check", is_flag=True, help="only verify; exit with 1 and name what drifted")
-@click.option("--relock", metavar="RELEASE", multiple=True, help="lock this release again")
+@click.option(
+    "--relock",
+    metavar="RELEASE",
+    multiple=True,
+    help="lock this release again, or `all`; verified first if it is loaded",
+)
 @click.option("--upgrade", is_flag=True, help="ignore earlier pins when resolving requirements")
 @options("repository", "preprocessors", "wheelhouse", "environments", "offline")
 def lock(
@@ -35,13 +43,14 @@ def lock(
         )
     config = settings({**given, "log_level": "error"})
     logs.configure(config)
+    problems = []
     try:
-        locking = Locking(config, click.echo)
-        if check:
-            problems = asyncio.run(locking.check(chosen))
-        else:
-            problems = []
-            asyncio.run(locking.lock(chosen, relock, upgrade=upgrade))
+        with turn(config.wheelhouse, click.echo):
+            locking = Locking(config, click.echo, partial(verify, config))
+            if check:
+                problems = uvloop.run(locking.check(chosen))
+            else:
+                uvloop.run(locking.lock(chosen, relock, upgrade=upgrade))
     except (
         *(LockError, ManifestError, EnvironmentFailure),
         *(PreprocessorUnavailable, OSError),

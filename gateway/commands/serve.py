@@ -68,14 +68,15 @@ async def _serve(config: Settings, requests: RequestLog) -> None:
         workers=limits.workers(config),
         most_calls=limits.most_calls(config),
     )
-    pipe: int | None = None
+    pipe = ready_pipe()
     server: Gateway | Processes
-    if config.processes > 1:
+    if config.processes > 1 and pipe is None:
         server = Processes(config, say)
     else:
-        pipe = ready_pipe()
         shares_port = pipe is not None
-        server = Gateway(config, requests, lambda text: say(f"  {text}"), shares_port=shares_port)
+        # On stdout the log itself tells what people would read.
+        told = _nothing if config.log_stream == "stdout" else _indented
+        server = Gateway(config, requests, told, shares_port=shares_port)
     stop = asyncio.create_task(stopping.wait())
     start = asyncio.create_task(_start(server, config, say, pipe))
     try:
@@ -88,6 +89,14 @@ async def _serve(config: Settings, requests: RequestLog) -> None:
         await asyncio.gather(start, return_exceptions=True)
         say("stopping")
         await server.stop()
+
+
+def _indented(text: str) -> None:
+    click.echo(f"  {text}")
+
+
+def _nothing(text: str) -> None:
+    """Say nothing."""
 
 
 def _logged(text: str) -> None:

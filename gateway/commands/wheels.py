@@ -8,7 +8,7 @@ import click
 
 from gateway.building.custody import Custody
 from gateway.building.recovery import recover
-from gateway.building.wheels import build
+from gateway.building.wheels import build, turn
 from gateway.commands.options import options, settings
 from gateway.preprocessing.environments import EnvironmentFailure
 from gateway.releases.lock import LockError
@@ -28,10 +28,11 @@ def wheels(locked: bool, **given: Any) -> None:
     custody = Custody(chosen.repository)
     where = (chosen.preprocessors, chosen.wheelhouse)
     try:
-        built = build(*where, custody, click.echo, offline=chosen.offline)
-        if locked:
-            missing = custody.missing(chosen.wheelhouse, {wheel.name for wheel in built})
-            recover(missing, *where, click.echo, offline=chosen.offline)
+        with turn(chosen.wheelhouse, click.echo):
+            built = build(*where, custody, click.echo, offline=chosen.offline)
+            if locked:
+                missing = custody.missing(chosen.wheelhouse, {wheel.name for wheel in built})
+                recover(missing, *where, click.echo, offline=chosen.offline)
     except (EnvironmentFailure, LockError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{len(built)} wheels in {chosen.wheelhouse}")

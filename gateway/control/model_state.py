@@ -12,11 +12,18 @@ from gateway.serving.routing import ModelRoutes, ShadowRoute
 
 
 class ModelState(NamedTuple):
-    """A model's declaration, what runs for each release name, and the applied weights."""
+    """A model's declaration, what runs for each release name, and the applied weights.
+
+    `newer` has the releases that serve as they were declared or locked before, with what has been
+    declared since and is not verified yet. `started` says whether all releases have been ready or
+    rejected once.
+    """
 
     declaration: Declaration
     runtimes: Mapping[str, ReleaseRuntime] = {}
     weights: Mapping[str, int] = {}
+    newer: Mapping[str, ReleaseRuntime] = {}
+    started: bool = False
 
     @property
     def answering(self) -> bool:

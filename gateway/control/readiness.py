@@ -77,7 +77,8 @@ class Readiness:
     def _workers(self) -> list[int]:
         """Return the worker processes that this gateway runs."""
         models = self._reconciler.models.values()
-        return [pid for state in models for one in state.runtimes.values() for pid in one.pids]
+        shared = {pid for state in models for one in state.runtimes.values() for pid in one.pids}
+        return sorted(shared)
 
     def show(self) -> None:
         """Set the gauges of every release."""
@@ -151,4 +152,8 @@ def _of_model(model: str, state: ModelState) -> dict[str, str]:
         if status.state in (ReleaseState.REJECTED, ReleaseState.UNAVAILABLE):
             problems[f"{model}/{name}"] = str(status)
         problems |= runtime.dead
+    for name, runtime in state.newer.items():
+        if runtime.rejected:
+            told = f"as declared now it is {runtime.status}; it serves as it was declared before"
+            problems.setdefault(f"{model}/{name}", told)
     return problems

@@ -14,13 +14,14 @@ from typing import Any
 
 import structlog
 
-from gateway.control import declarations, traffic
+from gateway.control import declarations, effect, traffic
+from gateway.control.announcer import Announcer
 from gateway.control.applied_traffic import AppliedTraffic
 from gateway.control.declarations import Declaration
+from gateway.control.definition import Definition
+from gateway.control.effect import Effect
 from gateway.control.model_state import ModelState
-from gateway.control.release_runtime import Definition, ReleaseRuntime, Resources
-from gateway.control.states import ReleaseState, ReleaseStatus
-from gateway.errors import public
+from gateway.control.release_runtime import ReleaseRuntime, Resources
 from gateway.releases import manifest
 from gateway.releases.manifest import Manifest, ManifestError
 from gateway.serving.predict import Predictor
@@ -33,8 +34,6 @@ log = structlog.get_logger(__name__)
 #: Seconds before a version that no release names any more is unloaded: other gateways on the same
 #: Triton may notice the change later, and still have requests in flight.
 UNLOAD_SECONDS = 35.0
-#: States that are reported on the terminal.
-TOLD = (ReleaseState.READY, ReleaseState.UNAVAILABLE, ReleaseState.REJECTED)
 
 
 class Reconciler:
@@ -51,13 +50,12 @@ class Reconciler:
         self._settings = resources.settings
         self._resources = resources
         self._predictor = predictor
-        self._say = say
+        self._announcer = Announcer(say)
         self._applied = AppliedTraffic(resources.settings.state / "traffic")
         self._started: set[str] = set()  # models that have started
         self._declarations: dict[str, Declaration] = {}
         self._runtimes: list[ReleaseRuntime] = []  # oldest first
         self._retiring: list[ReleaseRuntime] = []  # still answering requests
-        self._told: dict[object, ReleaseStatus | str] = {}
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,6 +69,13 @@ class Reconciler:
         await self._read()
         self._publish()
         self._spawn(self._watch())
+
+    async def settled(
+        self, model: str, declared: Manifest, seconds: float, loads: str | None = None
+    ) -> Effect | None:
+        """Wait until a model's new declaration is in force or refused; see `effect.settled`."""
+        self._resources.triton.changed.set()  # look now instead of a moment later
+        return await effect.settled(lambda: self.models, model, declared, seconds, loads)
 
     async def close(self) -> None:
         """Stop following the declarations and close every release."""
@@ -118,7 +123,8 @@ class Reconciler:
             if declaration.problem:
                 self._started.add(model)
             if declaration.problem != before.get(model, Declaration()).problem:
-                self._tell_broken(model, declaration.problem)
+                metrics.MODEL_BROKEN.labels(model).set(bool(declaration.problem))
+                self._announcer.broken(model, declaration.problem)
             self._start_releases(model, declaration)
         for model in before.keys() - found.keys():
             self._started.discard(model)
@@ -136,9 +142,13 @@ class Reconciler:
             if runtime:
                 self._runtimes.remove(runtime)  # declared again: the newest again
             else:
-                self._say(f"loading {model}, release {name}: {release.preprocessor}")
+                self._announcer.loading(model, name, release.preprocessor)
                 runtime = ReleaseRuntime(definition, self._resources)
                 runtime.start()
+            for older in (*self._runtimes, *self._retiring):
+                if older.definition[:2] == (model, name):
+                    older.successor = runtime
+            runtime.successor = None
             self._runtimes.append(runtime)
 
     def _publish(self) -> None:
@@ -148,8 +158,7 @@ class Reconciler:
         self._predictor.routing = RoutingTable(
             {model: state.routes(model) for model, state in models.items()}
         )
-        for state in models.values():
-            self._tell(state)
+        self._announcer.look(models)
 
     def _model(self, model: str, declaration: Declaration) -> ModelState:
         """Choose each release's runtime and the weights; retire obsolete runtimes."""
@@ -179,7 +188,8 @@ class Reconciler:
             ]
         )
         shown = {name: runtime for name, runtime in current.items() if name in kept}
-        return ModelState(declaration, shown, weights)
+        newer = {name: newest[name] for name in shown if newest[name] is not current[name]}
+        return ModelState(declaration, shown, weights, newer, model in self._started)
 
     def _apply(
         self, model: str, declared: Manifest, runtimes: Mapping[str, ReleaseRuntime]
@@ -198,29 +208,9 @@ class Reconciler:
             self._applied.keep(model, dict(applied.weights))
         return applied.weights
 
-    def _tell(self, state: ModelState) -> None:
-        """Report each release that has become ready, or cannot serve."""
-        for runtime in state.runtimes.values():
-            model, name, *_ = runtime.definition
-            status = runtime.status
-            if status.state in TOLD and self._told.get(runtime) != status:
-                self._told[runtime] = status
-                reason = f": {status.reason}" if status.reason else ""
-                self._say(f"{status.state}: {model}, release {name}{reason}")
-
-    def _tell_broken(self, model: str, problem: str) -> None:
-        """Report that a model's files cannot be read, or can be read again."""
-        metrics.MODEL_BROKEN.labels(model).set(bool(problem))
-        if problem:
-            log.error("the model's files cannot be read", model=model, reason=problem)
-            self._say(f"broken: {model}: {public(problem)}")
-        else:
-            log.info("the model's files can be read again", model=model)
-
     def _retire(self, runtimes: list[ReleaseRuntime]) -> None:
         for runtime in runtimes:
             self._runtimes.remove(runtime)
-            self._told.pop(runtime, None)
             self._retiring.append(runtime)
             self._spawn(self._end(runtime))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import structlog
 from gateway_preprocessor.wire import Identity
 
 from gateway.control import verification
+from gateway.control.definition import Definition
 from gateway.control.states import ReleaseState, ReleaseStatus
 from gateway.control.verification import Verification
 from gateway.errors import GatewayError, InferenceFailed, public
@@ -26,7 +28,7 @@ from gateway.serving.batcher import Batcher
 from gateway.serving.limiter import CallLimiter
 from gateway.settings import Settings
 from gateway.telemetry import metrics
-from gateway.triton.model_control import ModelVersion
+from gateway.triton.model_control import LoadedVersion
 from gateway.triton.pool import TritonPool, VersionState
 from gateway.triton.replica import Replica
 
@@ -34,20 +36,6 @@ log = structlog.get_logger(__name__)
 
 #: Seconds after which a rejected release is tried again, even if nothing has changed.
 RETRY_SECONDS = 30.0
-
-
-class Definition(NamedTuple):
-    """A release as declared and as locked (None: not locked); equal definitions are one release."""
-
-    model: str
-    name: str
-    release: Release
-    locked: LockedRelease | None
-
-    @property
-    def version(self) -> ModelVersion:
-        """The model version in Triton."""
-        return ModelVersion(self.model, self.release.model_version)
 
 
 class Resources(NamedTuple):
@@ -62,13 +50,15 @@ class Resources(NamedTuple):
 class ReleaseRuntime:
     """Starts a release and keeps it verified. `batcher` exists as soon as its workers run.
 
-    `verified` says whether it has been verified on a replica since its last rejection.
+    `verified` says whether it has been verified on a replica since its last rejection. `successor`
+    is a newer definition of the same release.
     """
 
     def __init__(self, definition: Definition, resources: Resources) -> None:
         self.definition = definition
         self.batcher: Batcher | None = None
         self.verified = False
+        self.successor: ReleaseRuntime | None = None
         self._rejection: str | None = None
         self._resources = resources
         self._folder: Path = resources.settings.repository / definition.model
@@ -97,6 +87,11 @@ class ReleaseRuntime:
         )
         state = ReleaseState.ALIGNING if passing else ReleaseState.UNAVAILABLE
         return ReleaseStatus(state, public(version.reason))
+
+    @property
+    def rejected(self) -> bool:
+        """Whether it was rejected, and is not being tried again."""
+        return self._rejection is not None
 
     @property
     def answering(self) -> bool:
@@ -149,10 +144,31 @@ class ReleaseRuntime:
             loaded = replica.ready.get(self.definition.version)
             if loaded is None or self.batcher.verified.loads.get(replica.endpoint) == loaded.load:
                 continue
+            if self._awaits(replica, loaded):
+                continue
             load, task = self._checks.get(replica, (0, None))
             if task is None or (task.done() and load != loaded.load):
                 check = asyncio.create_task(self._verify(self._verification, self.batcher, replica))
                 self._checks[replica] = loaded.load, check
+
+    def _awaits(self, replica: Replica, loaded: LoadedVersion) -> bool:
+        """Whether a load is not to be verified: other files, or another definition, come next."""
+        new, locked = self.successor, self.definition.locked
+        if new and not new.rejected and new.definition.replaces_files_of(self.definition):
+            # With the same preprocessor, its proof of the new files holds here, too: requests in
+            # flight wait for it.
+            verified = new.batcher.verified.loads if new.batcher else {}
+            if self.batcher and verified.get(replica.endpoint) == loaded.load:
+                self.batcher.verified.loads[replica.endpoint] = loaded.load
+            return True
+        files, triton = locked.model if locked else {}, self._resources.triton
+        wanted = triton.wanted(self.definition.version)
+        if wanted != files or loaded.files in ({}, files):
+            return False
+        problem = replica.problems.get(self.definition.model)
+        if problem and not self.rejected:
+            self._reject(f"Triton cannot load the locked files: {problem}")
+        return True
 
     async def close(self) -> None:
         """Stop all work and close the workers."""
@@ -164,11 +180,19 @@ class ReleaseRuntime:
         if self.batcher:
             await self.batcher.close()
         if self._preprocessing:
-            await self._preprocessing.close()
+            await self._resources.workers.release(self._preprocessing)
             self._preprocessing = None
         metrics.RELEASE_READY.labels(self.definition.model, self.definition.name).set(0)
 
     async def _bring_up(self) -> None:
+        triton, locked = self._resources.triton, self.definition.locked
+        known = triton.wanted(self.definition.version)
+        anew = bool(known and locked and known != locked.model)
+        # Releases that were locked anew together are loaded together.
+        with triton.announced() if anew else nullcontext():
+            await self._prepare()
+
+    async def _prepare(self) -> None:
         definition, triton = self.definition, self._resources.triton
         model, name, release, locked = definition
         try:
@@ -223,5 +247,4 @@ class ReleaseRuntime:
         self._rejection = reason
         self.verified = False
         metrics.RELEASE_REJECTIONS.labels(model, name).inc()
-        log.error("release rejected", model=model, release=name, reason=reason)
         self._resources.triton.changed.set()

@@ -1,4 +1,4 @@
-"""The states of releases and of the gateway."""
+"""The states of releases, of declarations and of the gateway."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ class ReleaseStatus(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.state}: {self.reason}" if self.reason else str(self.state)
+
+
+class EffectState(StrEnum):
+    """Whether a model's declaration is in force."""
+
+    IN_FORCE = "in force"
+    PENDING = "pending"  # a release is still being loaded or verified, or recovers
+    REFUSED = "refused"  # a release was rejected, or a file cannot be read: what was in force stays
 
 
 class GatewayState(StrEnum):

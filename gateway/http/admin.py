@@ -1,7 +1,7 @@
 """`/admin/models/…`: change a model's traffic, shadow and loaded releases; roll back; history.
 
 Each change is an edit of the model's `releases.toml` (`releases/rollout.py`), made in a thread. All
-gateways that watch the file follow, including this one.
+gateways that watch the file follow, including this one, which is waited for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from gateway_preprocessor import JSON
 from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
+from gateway.control.reconciler import Reconciler
+from gateway.control.states import EffectState
 from gateway.errors import Forbidden, RolloutRefused, Unauthorized, UnknownModel, public
 from gateway.http.base import Bodied
 from gateway.http.envelope import document
+from gateway.http.models import shown
 from gateway.releases import history, manifest, rollout
 from gateway.releases.manifest import Compare, Manifest
 from gateway.settings import Settings
@@ -91,6 +95,9 @@ class Unload(msgspec.Struct, forbid_unknown_fields=True):
         return rollout.unload(folder, self.release, WHO)
 
 
+#: Seconds that a change waits to be in force, unless the client prefers otherwise, and the most.
+WAIT_SECONDS, MOST_SECONDS = 10.0, 300.0
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})")
 Form = Promote | Traffic | Shadow | Rollback | Load | Unload
 FORMS: dict[str, type[Form]] = {
     "promote": Promote,
@@ -138,21 +145,47 @@ class Admin(Bodied):
 class Change(Admin):
     """`POST`: one change of one model."""
 
-    def initialize(self, settings: Settings, form: type[Form]) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, settings: Settings, form: type[Form], reconciler: Reconciler
+    ) -> None:
         """Configure the handler (Tornado's hook)."""
         super().initialize(settings)
+        self._reconciler = reconciler
         self._decoder: msgspec.json.Decoder[Form] = msgspec.json.Decoder(form)
 
     async def post(self, model: str) -> None:
-        """Apply the change and answer the result. Raises GatewayError."""
-        edited: Manifest = await self.run(model, self._apply)
-        unloaded = sorted(edited.releases.keys() - edited.loaded.keys())
-        now = {"traffic": edited.traffic, "shadow": edited.shadow, "unloaded": unloaded}
-        self.write_json({"model": model} | now)
+        """Apply the change; answer 200 once it is in force here, else 202. Raises GatewayError."""
+        seconds = self._seconds()
+        edited, release = await self.run(model, self._apply)
+        effect = await self._reconciler.settled(model, edited, seconds, release)
+        if effect is None:
+            reason = "this gateway has not read the change yet"
+            told = {"state": EffectState.PENDING, "reasons": [reason], "remarks": []}
+        else:
+            told = shown(effect)
+        if told["state"] is not EffectState.IN_FORCE:
+            self.set_status(202)
+        self.write_json(
+            {
+                "model": model,
+                "traffic": effect.applied if effect else None,
+                "declared_traffic": edited.traffic,
+                "shadow": edited.shadow,
+                "unloaded": sorted(edited.releases.keys() - edited.loaded.keys()),
+                "effect": told,
+            }
+        )
 
-    def _apply(self, folder: Path) -> Manifest:
+    def _seconds(self) -> float:
+        """Return how long to wait for the change to be in force (RFC 7240: `Prefer: wait=0`)."""
+        found = _WAIT.search(self.request.headers.get("Prefer", ""))
+        return min(float(found[1]), MOST_SECONDS) if found else WAIT_SECONDS
+
+    def _apply(self, folder: Path) -> tuple[Manifest, str | None]:
+        """Make the change; return the new manifest, and the release that it loads."""
         given = self.request.headers.get("Content-Type", JSON)
-        return document(given, self.body() or b"{}", self._decoder).apply(folder)
+        form = document(given, self.body() or b"{}", self._decoder)
+        return form.apply(folder), form.release if isinstance(form, Load) else None
 
 
 class History(Admin):
@@ -163,11 +196,14 @@ class History(Admin):
         self.write_json({"model": model, "history": await self.run(model, history.read)})
 
 
-def routes(settings: Settings) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+def routes(
+    settings: Settings, reconciler: Reconciler
+) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
     """Return the routes of this module."""
+    given = {"settings": settings, "reconciler": reconciler}
     return [
         *(
-            (rf"/admin/models/([^/]+)/{name}", Change, {"settings": settings, "form": form})
+            (rf"/admin/models/([^/]+)/{name}", Change, {**given, "form": form})
             for name, form in FORMS.items()
         ),
         (r"/admin/models/([^/]+)/history", History, {"settings": settings}),

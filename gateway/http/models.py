@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from gateway.control.effect import Effect
 from gateway.control.model_state import ModelState
 from gateway.control.reconciler import Reconciler
 from gateway.control.release_runtime import ReleaseRuntime
@@ -12,15 +13,23 @@ from gateway.http.base import Handler
 from gateway.serving.shadow import Shadows
 
 
+class Identity(NamedTuple):
+    """Which gateway answers: its id, and how many gateways share its port."""
+
+    gateway: str
+    processes: int
+
+
 class _Described(Handler):
     """Base of the handlers that describe models."""
 
     endpoint = "models"
 
-    def initialize(self, reconciler: Reconciler, shadows: Shadows) -> None:
+    def initialize(self, reconciler: Reconciler, shadows: Shadows, identity: Identity) -> None:
         """Configure the handler (Tornado's hook)."""
         self._reconciler = reconciler
         self._shadows = shadows
+        self._identity = identity._asdict()
 
     def state_of(self, model: str) -> ModelState:
         """Return a model's state. Raises UnknownModel."""
@@ -35,7 +44,8 @@ class Models(_Described):
     def get(self) -> None:
         """List the models."""
         models = self._reconciler.models
-        self.write_json({"models": [_summary(model, models[model]) for model in sorted(models)]})
+        found = [_summary(model, models[model]) for model in sorted(models)]
+        self.write_json({"models": found} | self._identity)
 
     head = get
 
@@ -47,7 +57,7 @@ class Model(_Described):
         """Describe the model. Raises UnknownModel."""
         state = self.state_of(model)
         details = {"releases": {name: _release(one) for name, one in state.runtimes.items()}}
-        self.write_json(_summary(model, state) | details)
+        self.write_json(_summary(model, state) | details | self._identity)
 
     head = get
 
@@ -67,6 +77,7 @@ class ModelShadow(_Described):
 
 def _summary(model: str, state: ModelState) -> dict[str, Any]:
     declared, problem = state.declaration.manifest, state.declaration.problem
+    effect = Effect.of(state)
     found: dict[str, Any] = {
         "model": model,
         "single": f"/{model}_single_predict",
@@ -75,9 +86,16 @@ def _summary(model: str, state: ModelState) -> dict[str, Any]:
         "declared_traffic": declared.traffic if declared else {},
         "shadow": declared.shadow if declared else None,
         "releases": {name: _state(one) for name, one in state.runtimes.items()},
+        "newer": {name: _state(one) for name, one in state.newer.items()},
         "unloaded": sorted(declared.releases.keys() - declared.loaded.keys()) if declared else [],
+        "effect": shown(effect),
     }
     return found | ({"problem": public(problem)} if problem else {})
+
+
+def shown(effect: Effect) -> dict[str, Any]:
+    """Return what is told of a declaration's effect."""
+    return {"state": effect.state, "reasons": effect.reasons, "remarks": effect.remarks}
 
 
 def _state(runtime: ReleaseRuntime) -> dict[str, Any]:

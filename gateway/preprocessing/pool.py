@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from gateway_preprocessor import Payload, Prepared, wire
-from gateway_preprocessor.goldens import tensor_difference
 from numpy.typing import NDArray
 
+from gateway import differences
 from gateway.preprocessing.connection import NoWorker, WorkerConnection, WorkerHung, WorkerLost
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.status import WorkerState, WorkerStatus
@@ -86,9 +86,12 @@ class WorkerPool:
             async with asyncio.timeout(options.start_seconds):
                 await self._met.wait()
         except TimeoutError:
-            await self.close()
             reason = self._crash or f"not started within {options.start_seconds:g} s"
+            await self.close()
             raise PreprocessorUnavailable(f"{options.distribution}: {reason}") from None
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Disconnect; end the workers that this gateway owns."""
@@ -214,6 +217,6 @@ class WorkerPool:
         for golden, item in zip(known.goldens, map(wire.prepared_of, reply.items), strict=True):
             if isinstance(item, Exception):
                 return f"a worker fails on golden case {golden.name!r}: {item}"
-            if told := tensor_difference(golden, item.tensors):
+            if told := differences.of_tensors(golden, item.tensors):
                 return f"a worker differs on golden case {golden.name!r}: {told}"
         return ""

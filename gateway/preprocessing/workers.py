@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,7 +61,7 @@ class Preprocessing(Protocol):
 
 
 class Workers:
-    """Makes the preprocessing of each release."""
+    """Makes the preprocessing of each release; releases with equal requirements share it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -70,11 +71,16 @@ class Workers:
             offline=settings.offline,
             prebuilt=settings.prebuilt_environments,
         )
+        self._pools: dict[Path, WorkerPool] = {}  # by the folder of their sockets
+        self._starts: dict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._uses: Counter[Preprocessing] = Counter()
 
     async def inline(self, requirement: str) -> Preprocessing:
         """Run an installed preprocessor in this process. Raises PreprocessorUnavailable."""
         identity, runner = await asyncio.to_thread(load, requirement)
-        return InlinePreprocessing(identity, runner, self._settings.preprocess_threads)
+        made = InlinePreprocessing(identity, runner, self._settings.preprocess_threads)
+        self._uses[made] += 1
+        return made
 
     async def isolated(self, preprocessor: str, requirements: Sequence[str]) -> Preprocessing:
         """Run a preprocessor (`name==version`) in the environment with these requirements.
@@ -85,18 +91,33 @@ class Workers:
         settings = self._settings
         python = await self._environments.python(requirements)
         distribution = preprocessor.partition("==")[0]
-        pool = WorkerPool(
-            PoolOptions(
-                python=python,
-                distribution=distribution,
-                folder=_sockets(settings.run_dir, python, distribution),
-                size=limits.workers(settings),
-                start_seconds=settings.worker_start_seconds,
-                call_seconds=settings.worker_call_seconds,
-            )
+        folder = _sockets(settings.run_dir, python, distribution)
+        options = PoolOptions(
+            python=python,
+            distribution=distribution,
+            folder=folder,
+            size=limits.workers(settings),
+            start_seconds=settings.worker_start_seconds,
+            call_seconds=settings.worker_call_seconds,
         )
-        await pool.start()
-        return pool
+        async with self._starts[folder]:
+            if (pool := self._pools.get(folder)) is None:
+                pool = WorkerPool(options)
+                await pool.start()
+                self._pools[folder] = pool
+            self._uses[pool] += 1
+            return pool
+
+    async def release(self, preprocessing: Preprocessing) -> None:
+        """Close a preprocessing that was made here, once no other release uses it."""
+        self._uses[preprocessing] -= 1
+        if self._uses[preprocessing] > 0:
+            return
+        del self._uses[preprocessing]
+        self._pools = {
+            folder: pool for folder, pool in self._pools.items() if pool is not preprocessing
+        }
+        await preprocessing.close()
 
 
 def _sockets(run_dir: Path, python: Path, distribution: str) -> Path:

@@ -131,6 +131,14 @@ def unload(folder: Path, release: str, who: str) -> Manifest:
     return _edit(folder, "unload", who, wanted, release)
 
 
+def remarks(declared: Manifest) -> list[str]:
+    """Return what people should know of a manifest that is valid."""
+    shadow, traffic = declared.shadow, history.shared(declared.traffic)
+    if shadow and traffic.keys() == {shadow.release}:
+        return [f"the shadow compares release {shadow.release} with itself: it has all the traffic"]
+    return []
+
+
 def _require(declared: Manifest, release: str, *, loaded: bool = True) -> None:
     if release not in declared.releases:
         there = ", ".join(declared.releases)

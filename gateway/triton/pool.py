@@ -120,6 +120,10 @@ class TritonPool:
             for alarm in self._alarms.values():
                 alarm.set()
 
+    def wanted(self, version: ModelVersion) -> Files | None:
+        """Return the files from which every replica should have a version."""
+        return self._wanted.get(version)
+
     async def drop(self, version: ModelVersion) -> None:
         """Have every replica unload a version."""
         self._wanted.pop(version, None)

@@ -170,6 +170,8 @@ class Replica:
             if missing:
                 numbers = {n for m, n in wanted.keys() | serving if m == model}
                 files |= await self._control.load(model, numbers, new=[n for _, n in missing])
+                # Its statistics begin again: not the sign of somebody else's reload.
+                self._answered = {v: n for v, n in self._answered.items() if v.model != model}
             for version in sorted(wanted):
                 self.ready[version] = await self._control.describe(version, files[version])
                 log.info("model ready", model=model, version=version.number, replica=self.endpoint)

@@ -116,12 +116,21 @@ class Workshop:
         for folder in (self._staging, self.folder):
             shutil.copytree(folder / "1", folder / str(number), copy_function=shutil.copyfile)
 
-    def declare(self, version: str, model_version: int, locked: LockedRelease | None) -> None:
-        """Declare release 2 where the gateway sees it, with all the traffic."""
+    def declare(
+        self,
+        version: str,
+        model_version: int,
+        locked: LockedRelease | None,
+        *,
+        promoted: bool = True,
+    ) -> None:
+        """Declare release 2 where the gateway sees it, with all the traffic or none."""
         lock.write(self.folder, Lock({"1": self.first} | ({"2": locked} if locked else {})))
         text = self._declared.replace("1 = 100\n", "")
-        text = text.replace("[traffic]\n", _release("2", version, model_version))
-        self._publish(text)
+        release = _release("2", version, model_version)
+        if not promoted:
+            release = release.replace("2 = 100\n", "1 = 100\n")
+        self._publish(text.replace("[traffic]\n", release))
 
     def restore(self) -> None:
         """Leave release 1 alone, as it was."""

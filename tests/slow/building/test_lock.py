@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway.building.locking import Locking
-from gateway.preprocessing.environments import EnvironmentFailure, Environments
+from gateway.preprocessing.environments import Environments
 from gateway.releases import lock
 from gateway.releases.lock import LockError
 from tests.slow.building.project import (
@@ -21,6 +22,7 @@ from tests.slow.building.project import (
     Project,
     edit,
     release_of,
+    verified,
     write,
 )
 
@@ -74,7 +76,7 @@ async def test_a_new_release_keeps_earlier_pins_unless_upgraded(project: Project
     assert any(
         line.startswith("six==1.16.0 ") for line in release_of(project, "2.0-rc").requirements
     )
-    await Locking(project.settings, print).lock((), ("2.0-rc",), upgrade=True)
+    await Locking(project.settings, print, verified).lock((), ("2.0-rc",), upgrade=True)
     assert not any(
         line.startswith("six==1.16") for line in release_of(project, "2.0-rc").requirements
     )
@@ -100,7 +102,10 @@ async def test_results_of_a_version_are_locked_if_they_fit(project: Project) -> 
     write(project.root, {f"{MODEL}/releases.toml": TWO, f"{MODEL}/2/model.onnx": "graph 2"})
     write(project.root, {path: '[{"name": "two", "output": 2.0}]'})
     before = project.lock.read_bytes()
-    with pytest.raises(LockError, match=r"^echo/2/goldens\.json: .* no golden case 'two'; .*'one'"):
+    with pytest.raises(
+        LockError,
+        match=r"^echo, release 2.0-rc: echo/2/goldens\.json: .* no golden case 'two'; .*'one'",
+    ):
         await project.locked()
     assert project.lock.read_bytes() == before
     write(project.root, {path: '[{"name": "one", "output": 2.0}]'})
@@ -113,7 +118,11 @@ async def test_results_of_a_version_are_locked_if_they_fit(project: Project) -> 
 
 async def test_a_package_of_the_repository_never_comes_from_an_index(project: Project) -> None:
     edit(project.root / MODEL / "releases.toml", "==1.0.0", ">=1.1")
-    with pytest.raises(EnvironmentFailure, match="echo-preprocessor"):
+    told = (
+        "echo, release 1: no wheel fits echo-preprocessor>=1.1: the sources have 1.0.0;"
+        " locked is echo-preprocessor==1.0.0 (echo, release 1)"
+    )
+    with pytest.raises(LockError, match=f"^{re.escape(told)}$"):
         await project.locked("1")
 
 

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from gateway.building import wheels
 from gateway.building.custody import Custody
-from gateway.building.locking import resolve
+from gateway.building.resolving import Own, resolve
 from gateway.preprocessing.environments import EnvironmentFailure, Environments, run_uv
 from gateway.settings import Settings
 from tests.support.stack import ROOT
@@ -67,7 +67,7 @@ def own(settings: Settings) -> list[wheels.Wheel]:
 
 @pytest.fixture(scope="module")
 async def report(settings: Settings, own: list[wheels.Wheel]) -> Any:
-    requirements = resolve("minilm-preprocessor==1.0.0", (), own, settings)
+    requirements = resolve("minilm-preprocessor==1.0.0", (), Own(own, ()), settings)
     python = await Environments(settings.environments, settings.wheelhouse).python(requirements)
     return await asyncio.to_thread(run, python)
 

@@ -1,8 +1,9 @@
 """Misaligned releases: each is rejected before its first request, and the old one goes on serving.
 
-Every case declares a release 2 of `tumor` with all the traffic while requests keep coming. The
-gate must reject it for the right reason, told in `/models/tumor`, `/readyz`, the log and the
-metric, and no request may fail or be answered by it.
+Every case declares a release 2 of `tumor`, and an operator promotes it while requests keep coming.
+The gate must reject it for the right reason. The command, `release list`, `/models/tumor`,
+`/readyz`, the log and the terminal all tell that very reason, and the metric counts it; no request
+may fail or be answered by it.
 
 That Triton answers from another version than it was asked for cannot be brought about with a real
 Triton, and is not faked here. What can be: it holds other weights than those that are locked, under
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +31,7 @@ from gateway.triton.configs import Configs
 from tests.slow.serving.misaligned import CASES, Case, turn_around
 from tests.support.goldens import cases
 from tests.support.repository import copied
-from tests.support.stack import GATEWAY, Stack, serve
+from tests.support.stack import GATEWAY, ROOT, Stack, serve
 from tests.support.variants import MODEL, Workshop
 
 START_SECONDS, CALL_SECONDS = 12, 2
@@ -115,6 +117,17 @@ async def restored(workshop: Workshop, client: httpx.AsyncClient) -> None:
     workshop.clear_versions()
 
 
+async def operate(
+    workshop: Workshop, serving: Stack, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `gateway release …` as an operator would."""
+    command = [GATEWAY, "release", *arguments, "--url", serving.url]
+    command += ["--repository", str(workshop.repository)]
+    return await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
 def logged(path: Path, start: int) -> list[str]:
     """The reasons of the rejections of release 2 that were logged since `start`."""
     entries = map(json.loads, path.read_text()[start:].splitlines())
@@ -148,17 +161,31 @@ async def test_a_misaligned_release_is_rejected(
     request, version = cases(MODEL)[0], f"1.0.{CASES.index(case) + 1}"
     locked = await asyncio.to_thread(prepare, workshop, case, version)
     start = len(serving.log.read_text())
+    printed = len(serving.output.read_text())
     async with httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
         before = await rejections(client)
         async with load(client, request.single) as answers:
-            workshop.declare(version, case.model_version, locked)
+            workshop.declare(version, case.model_version, locked, promoted=False)
             try:
+                refused = await operate(workshop, serving, "promote", MODEL, "2")
                 await rejected_for(client, case.reason)
+                reason = (await releases(client))["2"]["reason"]
+                assert refused.returncode == 3, refused.stderr
+                assert refused.stdout.endswith("1=0, 2=100; shadow none: declared\n")
+                assert refused.stderr.startswith("Error: not in force: in force in 0 of 1 gateways")
+                assert "1=100 is in force at " in refused.stderr
+                assert f"release 2 is rejected: {reason}\n" in refused.stderr
+                shown = await operate(workshop, serving, "list", MODEL)
+                (row,) = (x for x in shown.stdout.splitlines() if re.match(f"{MODEL} +2 ", x))
+                assert re.search(rf" 100% .* 0% +rejected: {re.escape(reason)}$", row)
                 ready = await client.get("/readyz")
                 assert ready.status_code == 200
-                assert case.reason in ready.json()["problems"][f"{MODEL}/2"]
+                assert ready.json()["problems"][f"{MODEL}/2"] == f"rejected: {reason}"
                 assert await rejections(client) > before
-                assert any(case.reason in reason for reason in logged(serving.log, start))
+                assert logged(serving.log, start) == [reason]
+                told = serving.output.read_text()[printed:]
+                assert told.count(f"rejected: {MODEL}, release 2: {reason}\n") == 1
+                assert "1=100 stays in force although 2=100 is declared; release 2 is " in told
                 pinned = await client.post(
                     f"/{MODEL}_single_predict", json=request.single, headers={"X-Release": "2"}
                 )

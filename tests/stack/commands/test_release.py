@@ -27,7 +27,8 @@ def run(repository: Path, command: str, *arguments: str) -> Result:
 
 
 def done(repository: Path, command: str, *arguments: str) -> str:
-    result = run(repository, command, *arguments)
+    """Run a command that only declares: what gateways make of it is in `test_effect.py`."""
+    result = run(repository, command, *arguments, *(() if command == "list" else ["--no-wait"]))
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -39,26 +40,34 @@ def rows(output: str) -> list[str]:
 def test_changes_are_made_and_told(repository: Path) -> None:
     path = repository / "digits" / FILE
     told = done(repository, "traffic", "digits", "1=90", "2=10")
-    assert told == "digits: traffic 1=90, 2=10; shadow none\n"
+    assert told == "digits: traffic 1=90, 2=10; shadow none: declared\n"
     told = done(repository, "shadow", "digits", "2", "--share", "0.1", "--compare", "preprocessor")
-    assert told.endswith("; shadow 2 for 0.1 of the requests (preprocessor)\n")
+    assert told.endswith("; shadow 2 for 0.1 of the requests (preprocessor): declared\n")
     assert read_one(path).shadow == Shadow("2", 0.1, "preprocessor")
     assert "1=0, 2=100;" in done(repository, "promote", "digits", "2")
     assert read_one(path).traffic == {"1": 0, "2": 100}
     assert "1=90, 2=10;" in done(repository, "rollback", "digits")
-    assert "shadow none" in done(repository, "shadow", "digits", "none")
+    assert "shadow none: " in done(repository, "shadow", "digits", "none")
     assert read_one(path).shadow is None
 
 
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no gateway answer at the local port."""
+    monkeypatch.setenv("GATEWAY_PORT", "9")
+
+
+@pytest.mark.usefixtures("nobody")
 def test_list(repository: Path) -> None:
-    header, first, second, tumor = rows(done(repository, "list"))
-    assert header == "model release version preprocessor traffic shadow last change"
+    header, first, second, tumor, unknown = rows(done(repository, "list"))
+    assert header == "model release version preprocessor declared shadow last change"
+    assert unknown.startswith("what is applied is not known: http://127.0.0.1:9/models does not")
     assert first == "digits 1 1 digits-preprocessor==1.0.0 100% - -"
     assert second == "digits 2 1 digits-preprocessor==2.0.0 0% - -"
     assert tumor.startswith("tumor 1 1 ")
     done(repository, "traffic", "digits", "1=2", "2=1")
     done(repository, "shadow", "digits", "2", "--share", "0.25")
-    _, first, second = rows(done(repository, "list", "digits"))
+    _, first, second, _ = rows(done(repository, "list", "digits"))
     assert " 66.67% - 20" in first
     assert "Z shadow by " in first
     assert second.endswith(" 33.33% 0.25 release -")
@@ -77,7 +86,7 @@ def test_list(repository: Path) -> None:
         (["shadow", "digits", "2", "--share", "0"], "above 0 and at most 1"),
         (["rollback", "digits"], "nothing to roll back to"),
         (["list", "nobody"], "no releases.toml for nobody"),
-        (["list", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9 does not answer"),
+        (["list", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9/models does not answer"),
         (["list", "--url", "file:///etc/passwd"], "not an http:// or https:// address"),
     ],
 )
@@ -103,16 +112,16 @@ def test_the_repository_comes_from_the_settings(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_REPOSITORY", str(repository))
-    command = [GATEWAY, "release", "promote", "digits", "2"]
+    command = [GATEWAY, "release", "promote", "digits", "2", "--no-wait"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert shown.stdout == "digits: traffic 1=0, 2=100; shadow none\n"
+    assert shown.stdout == "digits: traffic 1=0, 2=100; shadow none: declared\n"
     assert read_one(repository / "digits" / FILE).traffic["2"] == 100
 
 
 def test_list_with_the_state_in_a_gateway(stack: Stack) -> None:
     result = CliRunner().invoke(main, ["release", "list", "--url", stack.url])
     header, *lines = rows(result.output)
-    assert header.endswith(" last change state")
+    assert header.endswith(" last change applied state")
     assert len(lines) >= 5
     assert all(line.endswith(" ready") for line in lines)
 
@@ -120,6 +129,6 @@ def test_list_with_the_state_in_a_gateway(stack: Stack) -> None:
 def test_what_is_no_gateway_is_told(repository: Path, stack: Stack) -> None:
     result = run(repository, "list", "--url", f"{stack.url}/metrics")
     assert result.exit_code == 1
-    assert "does not answer: HTTP Error 404" in result.output
+    assert "/metrics/models answers 404 Not Found" in result.output
     unserved = rows(done(repository, "list", "digits", "--url", f"{stack.url}/"))
     assert unserved[2].endswith(" not served")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -20,9 +20,13 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from gateway.control.effect import Effect
+from gateway.control.reconciler import Reconciler
+from gateway.control.states import EffectState
 from gateway.http import admin
 from gateway.http.base import UnknownRoute, record
-from gateway.releases.manifest import FILE, Shadow, read_one
+from gateway.releases.history import shared
+from gateway.releases.manifest import FILE, Manifest, Shadow, read_one
 from gateway.settings import Settings
 from gateway.telemetry.logs import RequestLog
 from tests.support.repository import DIGITS, declared
@@ -45,11 +49,21 @@ def repository(tmp_path: Path) -> Path:
     return declared(tmp_path / "models")
 
 
+class Follower:
+    """A gateway that has applied each change at once: `test_effect.py` has real ones."""
+
+    async def settled(
+        self, model: str, declared: Manifest, seconds: float, loads: str | None
+    ) -> Effect:
+        weights = shared(declared.traffic)
+        return Effect(EffectState.IN_FORCE, [], [], weights, weights)
+
+
 @asynccontextmanager
 async def serving(address: str = "127.0.0.1", **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the routes of `/admin` on a free port."""
     app = Application(
-        admin.routes(Settings(**settings)),
+        admin.routes(Settings(**settings), cast("Reconciler", Follower())),
         default_handler_class=UnknownRoute,
         log_function=partial(record, RequestLog(structlog.BytesLogger(io.BytesIO()), logging.INFO)),
     )
@@ -94,8 +108,10 @@ async def test_every_change_is_made_in_the_file(
     assert answer.json() == {
         "model": "digits",
         "traffic": {"1": 90, "2": 10},
+        "declared_traffic": {"1": 90, "2": 10},
         "shadow": None,
         "unloaded": [],
+        "effect": {"state": "in force", "reasons": [], "remarks": []},
     }
     assert read_one(path).traffic == {"1": 90, "2": 10}
 
@@ -104,12 +120,12 @@ async def test_every_change_is_made_in_the_file(
     assert read_one(path).shadow == Shadow("2", 0.5, "preprocessor")
 
     answer = await client.post(url("promote"), json=CHANGES["promote"])
-    assert answer.json()["traffic"] == read_one(path).traffic == {"1": 0, "2": 100}
+    assert answer.json()["declared_traffic"] == read_one(path).traffic == {"1": 0, "2": 100}
 
     answer = await client.post(url("rollback"), json={})
-    assert answer.json()["traffic"] == read_one(path).traffic == {"1": 90, "2": 10}
+    assert answer.json()["declared_traffic"] == read_one(path).traffic == {"1": 90, "2": 10}
     answer = await client.post(url("rollback"))  # an empty body will do
-    assert answer.json()["traffic"] == read_one(path).traffic == {"1": 100, "2": 0}
+    assert answer.json()["declared_traffic"] == read_one(path).traffic == {"1": 100, "2": 0}
 
     answer = await client.post(url("shadow"), json={"release": None})
     assert answer.json()["shadow"] is None

@@ -20,8 +20,8 @@ CHANGE_SECONDS = 60
 
 
 def change(repository: Path, *arguments: str) -> None:
-    """Run `gateway release …` on the repository."""
-    command = [GATEWAY, "release", *arguments, "--repository", str(repository)]
+    """Run `gateway release …` on the repository; do not wait for any gateway."""
+    command = [GATEWAY, "release", *arguments, "--no-wait", "--repository", str(repository)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 

@@ -84,10 +84,14 @@ async def test_all_follow_one_change(
 ) -> None:
     split = [f"{name}={weight}" for name, weight in weights.items()]
     command = [GATEWAY, "release", "traffic", "tumor", *split]
-    repository = ["--repository", str(root / "repository")]
+    command += ["--repository", str(root / "repository")]
+    command += [word for stack in replicas + gateways for word in ("--url", stack.url)]
     async with load(gateways[0]), load(gateways[1]):
-        await asyncio.to_thread(subprocess.run, command + repository, cwd=ROOT, check=True)
-        await eventually(lambda: all(traffic(x) == weights for x in replicas + gateways))
+        told = await asyncio.to_thread(
+            subprocess.run, command, cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        assert all(traffic(stack) == weights for stack in replicas + gateways)
+    assert f": in force in all {len(replicas + gateways)} gateways\n" in told.stdout
 
 
 async def test_a_killed_replica_costs_no_request(
