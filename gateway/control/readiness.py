@@ -84,10 +84,10 @@ class Readiness:
         """Set the gauges of every release."""
         for model, state in self._reconciler.models.items():
             for name, runtime in state.runtimes.items():
-                status = runtime.status
                 ready, rejected, weight = metrics.standing(model, name)
-                ready.set(status.state is ReleaseState.READY)
-                rejected.set(status.state is ReleaseState.REJECTED)
+                states = {runtime.status.state, state.newer.get(name, runtime).status.state}
+                ready.set(runtime.status.state is ReleaseState.READY)
+                rejected.set(ReleaseState.REJECTED in states)
                 weight.set(state.weights.get(name, 0))
 
     def _look(self) -> None:

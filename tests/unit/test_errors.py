@@ -14,6 +14,16 @@ def tree(root: type[errors.GatewayError] = errors.GatewayError) -> list[type[err
     return [root, *(kind for child in root.__subclasses__() for kind in tree(child))]
 
 
+def test_reasons_are_shown_whole_and_without_paths() -> None:
+    words = " ".join(f"word{number}" for number in range(400))
+    assert errors.public(f"{words}\n  of /srv/models/tumor/config.pbtxt") == (
+        f"{words} of config.pbtxt"
+    )
+    short = errors.public(" ".join(["wording"] * 1000))
+    assert len(short) <= errors.LONGEST_REASON
+    assert short.endswith(" wording …")
+
+
 def test_codes_are_unique() -> None:
     codes = [kind.code for kind in tree()]
     assert len(set(codes)) == len(codes) >= 18

@@ -232,6 +232,13 @@ def test_a_model_comes_changes_and_goes(serving: Stack, repository: Path) -> Non
     assert told()[2] == loading
     assert told()[3].startswith("rejected: digits, release 1: release 1: model file config.pbtxt")
     assert told()[3].endswith("; it serves as it was declared before")
+    rejected = 'gateway_release_rejected{model="digits",release="1"} 1.0'
+    with serving.client() as client:
+        eventually(lambda: rejected in client.get("/metrics").text)
+        problems = client.get("/readyz").json()["problems"]
+        assert problems["digits/1"].startswith("as declared now it is rejected: release 1: model")
+        newer = client.get("/models/digits").json()["newer"]
+        assert newer["1"]["state"] == "rejected"
     right = lock.digest_model(repository / "digits", 1)
     lock.write(repository / "digits", lock.Lock({"1": with_files(found, right)}))
     eventually(lambda: told()[4:] == [loading, ready])
