@@ -77,7 +77,6 @@ class WorkerPool:
         Raises PreprocessorUnavailable with the reason if none starts in time.
         """
         options = self._options
-        options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._processes = WorkerProcesses(options)
         self._connections = [
             WorkerConnection(options.socket(i), self._introduced) for i in range(options.size)

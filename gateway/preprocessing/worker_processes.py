@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 import structlog
 
 from gateway.system.files import Busy, hold
+from gateway.system.output import Output
 from gateway.system.supervision import Backoff, ChildState, ChildStatus, Supervisor
 from gateway.telemetry import metrics
 
@@ -57,6 +58,7 @@ class WorkerProcesses:
         self.crash = ""
         self._options = options
         self._supervisors: list[Supervisor] = []
+        self._outputs: dict[int, Output] = {}
         self._restarts = metrics.WORKER_RESTARTS.labels(options.distribution)
         self._task = asyncio.create_task(self._own())
 
@@ -69,6 +71,8 @@ class WorkerProcesses:
         """End the processes that this gateway owns, and give up the ownership."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        for output in self._outputs.values():
+            output.close()
 
     async def _own(self) -> None:
         """Wait to become the owner, then keep every worker running until cancelled."""
@@ -86,6 +90,7 @@ class WorkerProcesses:
         path = self._options.folder / "owner.lock"
         while True:
             try:
+                self._make_folder()
                 file = hold(path)
             except Busy:  # another gateway has it
                 self.crash = ""
@@ -102,21 +107,24 @@ class WorkerProcesses:
         launch, ended = partial(self._launch, index), partial(self._ended, index)
         return Supervisor("the worker", launch, BACKOFF, ended=ended)
 
-    def _log(self, index: int) -> Path:
-        return self._options.folder / f"{index}.log"
-
     async def _launch(self, index: int) -> Process:
         options = self._options
+        self._make_folder()  # somebody may have swept it away
         options.socket(index).unlink(missing_ok=True)
-        with self._log(index).open("wb") as output:
-            return await asyncio.create_subprocess_exec(
-                *(options.python, "-I", "-m", "gateway_preprocessor.worker"),
-                *(options.distribution, options.socket(index)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
-            )
+        process = await asyncio.create_subprocess_exec(
+            *(options.python, "-I", "-m", "gateway_preprocessor.worker"),
+            *(options.distribution, options.socket(index)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
+        )
+        assert process.stdout  # noqa: S101 - it is a pipe
+        self._outputs[index] = Output(process.stdout, options.folder / f"{index}.log")
+        return process
+
+    def _make_folder(self) -> None:
+        self._options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def _ended(self, index: int, process: Process | None, status: ChildStatus) -> None:
         if status.state is ChildState.STOPPED:
@@ -124,8 +132,7 @@ class WorkerProcesses:
         distribution, last, code = self._options.distribution, "", None
         if process:
             code = process.returncode
-            text = self._log(index).read_text(errors="replace")
-            last = " ".join(text.strip().splitlines()[-LOG_TAIL:])
+            last = await self._outputs[index].last(LOG_TAIL)
         self.crash = f"{status.reason}: {last}" if last else status.reason
         log.error("worker ended", distribution=distribution, code=code, output=last)
         self._restarts.inc()

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 
 from gateway.preprocessing.environments import Environments
 from gateway.preprocessing.inline import InlinePreprocessing
-from gateway.preprocessing.installed import load
+from gateway.preprocessing.installed import PreprocessorUnavailable, load
 from gateway.preprocessing.pool import WorkerPool
 from gateway.preprocessing.status import WorkerStatus
 from gateway.preprocessing.worker_processes import PoolOptions
 from gateway.settings import Settings
 from gateway.system import limits
+
+#: The longest path of a Unix socket that Linux takes (`unix(7)`), and how long a worker's name is.
+LONGEST_SOCKET = 107
+SOCKET = "99.sock"
 
 
 class Preprocessing(Protocol):
@@ -121,7 +125,18 @@ class Workers:
 
 
 def _sockets(run_dir: Path, python: Path, distribution: str) -> Path:
-    """Return the folder of a pool's sockets: short, as their paths may have 107 bytes."""
+    """Return the folder of a pool's sockets: below the working folder, if it is short enough.
+
+    Otherwise it is below the folder for temporary files. Raises PreprocessorUnavailable.
+    """
     key = "\0".join((str(run_dir.resolve()), str(python), distribution))
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"gateway-{os.getuid()}" / name
+    temporary = Path(tempfile.gettempdir()) / f"gateway-{os.getuid()}"
+    folders = [run_dir.resolve() / "workers" / name, temporary / name]
+    for folder in folders:
+        if len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET:
+            return folder
+    raise PreprocessorUnavailable(
+        f"paths of sockets may have {LONGEST_SOCKET} bytes, which {folders[0] / SOCKET} and"
+        f" {folders[1] / SOCKET} exceed: choose a shorter run_dir or TMPDIR"
+    )
