@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -33,8 +34,12 @@ from gateway.errors import (
 T = TypeVar("T")
 MULTIPART = "multipart/form-data"
 NONE = msgspec.Raw(b"")
-#: Tornado's default of 100 parts would truncate batches; rows are counted later.
-_PARTS = ParseMultipartConfig(max_parts=100_000)
+#: Parts of a multipart body beside its files.
+OTHER_PARTS = 8
+#: Longer bodies that are not JSON are not searched for the fault: that would take seconds.
+EXPLAINED = 1 << 20
+#: Larger bounds of rows are checked after decoding.
+MOST_FIELDS = 8192
 
 
 class Single(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,8 +56,16 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
     parameters: msgspec.Raw = NONE
 
 
+class Unread(msgspec.Struct, forbid_unknown_fields=True):
+    """`{"inputs": …}`, not looked into."""
+
+    inputs: msgspec.Raw
+    parameters: msgspec.Raw = NONE
+
+
 _SINGLE = msgspec.json.Decoder(Single)
 _BATCH = msgspec.json.Decoder(Batch)
+_UNREAD = msgspec.json.Decoder(Unread)
 
 
 def single(
@@ -77,6 +90,8 @@ def batch(
         return _files(content_type, body, media_types, max_rows)
     if kind != JSON:
         raise _unsupported(kind, (JSON, MULTIPART) if media_types else (JSON,))
+    if body.count(b",") >= max_rows:
+        _require_few(body, max_rows)
     envelope = _decode(_BATCH, body)
     require_rows(len(envelope.inputs), max_rows)
     parameters = bytes(envelope.parameters)
@@ -94,7 +109,31 @@ def document(content_type: str, body: bytes, decoder: msgspec.json.Decoder[T]) -
 def require_rows(rows: int, max_rows: int) -> None:
     """Raise BatchTooLarge before any work per row."""
     if rows > max_rows:
-        raise BatchTooLarge(f"{rows} instances; at most {max_rows} fit in one batch.")
+        raise _too_many(f"{rows}", max_rows)
+
+
+def _too_many(rows: str, max_rows: int) -> BatchTooLarge:
+    return BatchTooLarge(f"{rows} instances; at most {max_rows} fit in one batch.")
+
+
+def _require_few(body: bytes, max_rows: int) -> None:
+    """Raise BatchTooLarge before an object is made for each of millions of instances.
+
+    msgspec reads the rest of a list that is too long, but stops at an item too many for a struct.
+    """
+    inputs = _decode(_UNREAD, body).inputs
+    if max_rows <= MOST_FIELDS and bytes(memoryview(inputs)[:1]) == b"[":
+        try:
+            _at_most(max_rows).decode(inputs)
+        except msgspec.ValidationError:
+            raise _too_many(f"More than {max_rows}", max_rows) from None
+
+
+@cache
+def _at_most(rows: int) -> msgspec.json.Decoder[Any]:
+    fields = [(f"row{number}", msgspec.Raw, NONE) for number in range(rows)]
+    kind = msgspec.defstruct("Rows", fields, array_like=True, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(kind)
 
 
 def _media_type(content_type: str) -> str:
@@ -125,6 +164,8 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 def _explained(error: msgspec.DecodeError, body: bytes) -> GatewayError:
     """Locate the fault in the body: which number is NaN, which text is not Unicode."""
+    if len(body) > EXPLAINED:
+        return NotJson(f"The body is not JSON: {error}.")
     try:
         value = json.loads(body)
     except json.JSONDecodeError as precise:
@@ -164,7 +205,9 @@ def _files(
     try:
         if not boundary:
             raise HTTPInputError("the Content-Type names no boundary")  # noqa: TRY301
-        parse_multipart_form_data(boundary.encode(), body, fields, files, config=_PARTS)
+        require_rows(body.count(b"--" + boundary.strip('"').encode()) - OTHER_PARTS, max_rows)
+        parts = ParseMultipartConfig(max_parts=max_rows + OTHER_PARTS)
+        parse_multipart_form_data(boundary.encode(), body, fields, files, config=parts)
     except (HTTPInputError, UnicodeDecodeError) as error:
         raise BadEnvelope(f"The multipart body is malformed: {error}.") from None
     (parameters,) = fields.pop("parameters", [b""])[-1:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from gateway.errors import (
@@ -30,8 +32,44 @@ def test_an_instance_is_cut_out_undecoded() -> None:
 def test_rows_are_counted_up_to_the_limit() -> None:
     body = b'{"inputs": [1, 2, 3]}'
     assert len(envelope.batch(JSON, body, (), 3)) == 3
-    with pytest.raises(BatchTooLarge, match="3 instances; at most 2"):
+    with pytest.raises(BatchTooLarge, match="More than 2 instances; at most 2"):
         envelope.batch(JSON, body, (), 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [' + b"1," * 2_000_000 + b"1]}",
+        b'{"inputs": [' + b"[]," * 2_000_000 + b"NaN]}",
+        b'{"parameters": {"a": [1, 2]}, "inputs": [' + b'{"a": "],"},' * 500_000 + b"1]}",
+    ],
+    ids=["numbers", "not JSON in the end", "objects"],
+)
+def test_millions_of_instances_are_refused_before_they_are_made(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises((BatchTooLarge, NotJson)):
+            envelope.batch(JSON, body, (), 1024)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(body) + (8 << 20)  # its text, once, and little else
+
+
+def test_many_commas_are_not_many_instances() -> None:
+    rows = b",".join([b'{"a": [1, 2, 3], "b": "x, y"}'] * 1024)
+    assert len(envelope.batch(JSON, b'{"inputs": [' + rows + b"]}", (), 1024)) == 1024
+    with pytest.raises(BatchTooLarge):
+        envelope.batch(JSON, b'{"inputs": [' + rows + b",1]}", (), 1024)
+    with pytest.raises(BadEnvelope, match="inputs"):
+        envelope.batch(JSON, b'{"inputs": "' + b"," * 2000 + b'"}', (), 1024)
+
+
+def test_a_form_of_very_many_parts_is_refused_at_once() -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="inputs"; filename="a"\r\n\r\n\r\n'
+    body = part * 99_000 + b"--x--\r\n"
+    with pytest.raises(BatchTooLarge, match="at most 1024"):
+        envelope.batch("multipart/form-data; boundary=x", body, (PNG,), 1024)
 
 
 @pytest.mark.parametrize(
