@@ -86,7 +86,10 @@ class Custody:
         ]
 
 
-def without(missing: Sequence[LockedWheel], wheelhouse: Path) -> str:
-    """Say which locked wheels a wheelhouse lacks, and how to get them."""
-    named = ", ".join(f"{wheel.name}=={wheel.version}" for wheel in missing)
+def lacking(requirements: Sequence[str], missing: Sequence[LockedWheel], wheelhouse: Path) -> str:
+    """Say which of a release's wheels are missing, and how to get them; empty if none is."""
+    digests = {digest for line in requirements for digest in lock.pin(line).digests}
+    named = ", ".join(f"{one.name}=={one.version}" for one in missing if one.digest in digests)
+    if not named:
+        return ""
     return f"{wheelhouse} lacks the locked wheel of {named}: `gateway wheels --locked` gets it"

@@ -10,7 +10,7 @@ from gateway_preprocessor import wire
 from packaging.utils import canonicalize_name
 
 from gateway.building import relocking, wheels
-from gateway.building.custody import Custody, without
+from gateway.building.custody import Custody, lacking
 from gateway.building.relocking import ALL, Verify
 from gateway.building.resolving import Own, requirement, resolve
 from gateway.preprocessing.environments import EnvironmentFailure, Environments
@@ -43,11 +43,11 @@ class Locking:
             settings.environments, settings.wheelhouse, offline=settings.offline
         )
         custody = Custody(settings.repository)
-        self._wheels = wheels.build(
+        built = wheels.build(
             *(settings.preprocessors, settings.wheelhouse, custody, say), offline=settings.offline
         )
-        names = {wheel.name for wheel in self._wheels}
-        self._own = Own(self._wheels, custody.wheels(names))
+        names = {wheel.name for wheel in built}
+        self._own = Own(built, custody.wheels(names))
         self._missing = custody.missing(settings.wheelhouse, names)
 
     async def lock(
@@ -134,19 +134,14 @@ class Locking:
         found = lock.drift(folder, name, release, locked)
         if locked is None:
             return found
-        if lacking := self._lacking(locked):  # told even where a built environment would do
-            return [*found, f"release {name}: {lacking}"]
+        # Told even where a built environment would do.
+        if told := lacking(locked.requirements, self._missing, self._settings.wheelhouse):
+            return [*found, f"release {name}: {told}"]
         try:
             changed = lock.drift_of_worker(locked, await self._identity(locked))
         except (EnvironmentFailure, PreprocessorUnavailable) as error:
             changed = [f"its environment cannot be built or started: {error}"]
         return found + [f"release {name}: {text}" for text in changed]
-
-    def _lacking(self, locked: LockedRelease) -> str:
-        """Name the locked wheels that this machine could only get from elsewhere."""
-        digests = {digest for line in locked.requirements for digest in lock.pin(line).digests}
-        lacking = [wheel for wheel in self._missing if wheel.digest in digests]
-        return without(lacking, self._settings.wheelhouse) if lacking else ""
 
     async def _locked(
         self, folder: Path, release: manifest.Release, pins: Sequence[str]

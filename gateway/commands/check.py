@@ -8,7 +8,7 @@ from typing import Any
 import click
 import uvloop
 
-from gateway.building.custody import Custody, without
+from gateway.building.custody import Custody, lacking
 from gateway.building.wheels import names
 from gateway.commands.options import options, settings
 from gateway.commands.table import table
@@ -59,10 +59,9 @@ def _complete(config: Settings, found: Sequence[Verdict]) -> list[Verdict]:
     def judged(item: Verdict) -> Verdict:
         locked = lock.read(config.repository / item.model) if item.aligned else None
         lines = locked.releases[item.release].requirements if locked else []
-        digests = {one for line in lines for one in lock.pin(line).digests}
-        lacking = [wheel for wheel in missing if wheel.digest in digests]
-        if not lacking or digest(lines) in prebuilt:
+        told = lacking(lines, missing, config.wheelhouse)
+        if not told or digest(lines) in prebuilt:
             return item
-        return item._replace(verdict="incomplete", reason=without(lacking, config.wheelhouse))
+        return item._replace(verdict="incomplete", reason=told)
 
     return [judged(item) for item in found]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.control.effect import split
-from gateway.control.states import EffectState
+from gateway.control.states import EffectState, ReleaseState, ReleaseStatus
 from gateway.releases.history import shared
 from gateway.releases.manifest import Manifest, Shadow
 
@@ -28,14 +28,14 @@ class Unanswered(RuntimeError):
 class Release(msgspec.Struct):
     """A release as a gateway tells of it."""
 
-    state: str
+    state: ReleaseState
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state}: {self.reason}" if self.reason else self.state
+        return str(ReleaseStatus(self.state, self.reason))
 
 
-LOADING = Release("loading")
+LOADING = Release(ReleaseState.LOADING)
 
 
 class Told(msgspec.Struct):
@@ -102,16 +102,20 @@ class Change(NamedTuple):
     def reasons(self, one: One, url: str) -> list[str]:
         """Return why a gateway that has read the change does not follow it; none if it does."""
         reasons = list(one.effect.reasons)
-        if self.loads and (state := one.releases.get(self.loads, LOADING)).state != "ready":
-            reasons.append(f"release {self.loads} is {state}")
+        if self.loads and (told := self._loaded(one)).state is not ReleaseState.READY:
+            reasons.append(f"release {self.loads} is {told}")
         if reasons:
             reasons.insert(0, f"{split(one.traffic)} is in force at {url}")
         return reasons
 
     def refused(self, one: One) -> bool:
         """Whether a gateway that has read the change will not follow it by itself."""
-        loads = one.releases.get(self.loads, LOADING) if self.loads else LOADING
-        return one.effect.state is EffectState.REFUSED or loads.state == "rejected"
+        rejected = self._loaded(one).state is ReleaseState.REJECTED
+        return rejected or one.effect.state is EffectState.REFUSED
+
+    def _loaded(self, one: One) -> Release:
+        """Return the release that the change loads, as a gateway tells of it."""
+        return one.releases.get(self.loads or "", LOADING)
 
 
 def wait(change: Change, urls: Sequence[str], seconds: float, gateways: int = 1) -> Outcome:

@@ -90,7 +90,7 @@ def batch(
         return _files(content_type, body, media_types, max_rows)
     if kind != JSON:
         raise _unsupported(kind, (JSON, MULTIPART) if media_types else (JSON,))
-    if body.count(b",") >= max_rows:
+    if max_rows <= min(body.count(b","), MOST_FIELDS):
         _require_few(body, max_rows)
     envelope = _decode(_BATCH, body)
     require_rows(len(envelope.inputs), max_rows)
@@ -109,7 +109,7 @@ def document(content_type: str, body: bytes, decoder: msgspec.json.Decoder[T]) -
 def require_rows(rows: int, max_rows: int) -> None:
     """Raise BatchTooLarge before any work per row."""
     if rows > max_rows:
-        raise _too_many(f"{rows}", max_rows)
+        raise _too_many(str(rows), max_rows)
 
 
 def _too_many(rows: str, max_rows: int) -> BatchTooLarge:
@@ -122,7 +122,7 @@ def _require_few(body: bytes, max_rows: int) -> None:
     msgspec reads the rest of a list that is too long, but stops at an item too many for a struct.
     """
     inputs = _decode(_UNREAD, body).inputs
-    if max_rows <= MOST_FIELDS and bytes(memoryview(inputs)[:1]) == b"[":
+    if bytes(memoryview(inputs)[:1]) == b"[":
         try:
             _at_most(max_rows).decode(inputs)
         except msgspec.ValidationError:

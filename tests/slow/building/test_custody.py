@@ -5,7 +5,6 @@ The clone has the repository's history and nothing else: no wheel, no environmen
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,10 +16,10 @@ import httpx
 import pytest
 
 from gateway.releases import lock, manifest
-from tests.support import goldens
+from tests.support import cli, goldens
 from tests.support.history import git
 from tests.support.repository import copied
-from tests.support.stack import GATEWAY, ROOT, Stack, serve
+from tests.support.stack import ROOT, Stack, serve
 
 #: A gateway applies a change of traffic within this time.
 APPLIED_SECONDS = 30
@@ -51,15 +50,7 @@ class Clone(NamedTuple):
         }
 
     def gateway(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        given = {f"GATEWAY_{name.upper()}": value for name, value in self.settings.items()}
-        return subprocess.run(
-            [GATEWAY, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **given},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return cli.gateway(*arguments, settings=self.settings)
 
 
 def move_on(preprocessors: Path, minor: int) -> None:

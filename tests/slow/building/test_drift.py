@@ -14,7 +14,7 @@ from gateway_preprocessor import wire
 from gateway.releases import lock, manifest
 from gateway.releases.lock import LockError, digest_file
 from tests.slow.building.project import MODEL, MODULE, Project, edit, release_of
-from tests.support.stack import GATEWAY, ROOT
+from tests.support import cli
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights replaced": (
@@ -188,8 +188,7 @@ def gateway(project: Project, *arguments: str) -> subprocess.CompletedProcess[st
     names = ("repository", "preprocessors", "wheelhouse", "environments")
     given = [f"--{name}={getattr(project.settings, name)}" for name in names]
     known = {"lock": given, "wheels": given[:3]}.get(arguments[0], [given[0], given[3]])
-    command = [GATEWAY, *arguments, *known]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return cli.gateway(*arguments, *known)
 
 
 def test_the_command_line_locks_checks_and_collects(project: Project) -> None:

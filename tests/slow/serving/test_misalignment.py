@@ -29,9 +29,10 @@ from tritonclient.grpc.aio import InferenceServerClient
 from gateway.releases.lock import LockedRelease
 from gateway.triton.configs import Configs
 from tests.slow.serving.misaligned import CASES, Case, turn_around
+from tests.support.cli import gateway
 from tests.support.goldens import cases
 from tests.support.repository import copied
-from tests.support.stack import GATEWAY, ROOT, Stack, serve
+from tests.support.stack import GATEWAY, Stack, serve
 from tests.support.variants import MODEL, Workshop
 
 START_SECONDS, CALL_SECONDS = 12, 2
@@ -121,11 +122,8 @@ async def operate(
     workshop: Workshop, serving: Stack, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `gateway release …` as an operator would."""
-    command = [GATEWAY, "release", *arguments, "--url", serving.url]
-    command += ["--repository", str(workshop.repository)]
-    return await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    place = ("--url", serving.url, "--repository", str(workshop.repository))
+    return await asyncio.to_thread(gateway, "release", *arguments, *place)
 
 
 def logged(path: Path, start: int) -> list[str]:

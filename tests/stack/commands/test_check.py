@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,15 +9,15 @@ from pathlib import Path
 from gateway.preprocessing.environments import digest
 from gateway.releases import lock
 from gateway.settings import Settings
+from tests.support.cli import gateway
 from tests.support.repository import copied
-from tests.support.stack import GATEWAY, ROOT, Stack
+from tests.support.stack import ROOT, Stack
 
 
 def check(tmp_path: Path, **settings: Path) -> subprocess.CompletedProcess[str]:
     given = {"repository": tmp_path / "repository", "log_file": tmp_path / "log.json"} | settings
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    command = [GATEWAY, "check", "--seconds", "120", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return gateway("check", "--seconds", "120", *options)
 
 
 def row(done: subprocess.CompletedProcess[str], model: str) -> str:
@@ -51,17 +50,10 @@ def test_beside_a_running_gateway(tmp_path: Path, stack: Stack) -> None:
     """With the very settings of that gateway, its working folder and port included."""
     copied(tmp_path / "repository", ["tumor"])
     port = stack.url.rpartition(":")[2]
-    settings = {"GATEWAY_RUN_DIR": str(stack.run_dir), "GATEWAY_PORT": port}
+    settings = {"run_dir": stack.run_dir, "port": port}
     options = ["--repository", str(tmp_path / "repository")]
     options += ["--log-file", str(tmp_path / "log.json")]
-    done = subprocess.run(
-        [GATEWAY, "check", *options],
-        cwd=ROOT,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = gateway("check", *options, settings=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 aligned, 0 failed" in done.stdout
     with stack.client() as client:

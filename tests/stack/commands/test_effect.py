@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from gateway.releases import lock, manifest
+from tests.support.cli import gateway
 from tests.support.repository import copied, second_release
-from tests.support.stack import GATEWAY, ROOT, Stack, serve
+from tests.support.stack import Stack, serve
 
 NO_WAIT = {"Prefer": "wait=0"}
 UNLOCKED = '[releases.3]\nmodel_version = 1\npreprocessor = "tumor-preprocessor==1.0.0"\n\n'
@@ -66,8 +67,7 @@ def gateways(stack: Stack) -> str:
 
 
 def release(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [GATEWAY, "release", *arguments, "--repository", str(repository)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return gateway("release", *arguments, "--repository", str(repository))
 
 
 def test_a_change_is_in_force_when_the_command_ends(serving: Stack, repository: Path) -> None:
@@ -212,6 +212,11 @@ def test_a_release_that_goes_leaves_the_workers_to_the_others(
 def test_a_model_comes_changes_and_goes(serving: Stack, repository: Path) -> None:
     """Each in one line, once, on the terminal and in the log."""
     begin, logged = len(serving.output.read_text()), len(serving.log.read_text())
+    count = len(serving.gateways) or 1  # each writes a log of its own, and only one on the terminal
+
+    def events(event: str) -> int:
+        lines = serving.log.read_text()[logged:].splitlines()
+        return sum(f'"{event}"' in line and '"digits"' in line for line in lines)
 
     def told() -> list[str]:
         lines = serving.output.read_text()[begin:].splitlines()
@@ -222,6 +227,7 @@ def test_a_model_comes_changes_and_goes(serving: Stack, repository: Path) -> Non
     loading = "loading digits, release 1: digits-preprocessor==1.0.0"
     ready = "ready: digits, release 1"
     eventually(lambda: told() == [loading, ready])
+    eventually(lambda: events("release ready") == count)
     config = repository / "digits" / lock.CONFIG
     config.write_text(config.read_text() + "# one comment more\n")
     found = lock.read(repository / "digits")
@@ -229,6 +235,7 @@ def test_a_model_comes_changes_and_goes(serving: Stack, repository: Path) -> Non
     wrong = {**found.releases["1"].model, lock.CONFIG: "sha256:" + "0" * 64}
     lock.write(repository / "digits", lock.Lock({"1": with_files(found, wrong)}))
     eventually(lambda: len(told()) == 4)
+    eventually(lambda: events("release rejected") == count)
     assert told()[2] == loading
     assert told()[3].startswith("rejected: digits, release 1: release 1: model file config.pbtxt")
     assert told()[3].endswith("; it serves as it was declared before")
@@ -242,20 +249,18 @@ def test_a_model_comes_changes_and_goes(serving: Stack, repository: Path) -> Non
     right = lock.digest_model(repository / "digits", 1)
     lock.write(repository / "digits", lock.Lock({"1": with_files(found, right)}))
     eventually(lambda: told()[4:] == [loading, ready])
+    eventually(lambda: events("release ready") == 2 * count)
     shutil.rmtree(repository / "digits")
     eventually(lambda: told()[6:] == ["removed: digits, release 1"])
     time.sleep(1)
     assert len(told()) == 7
-    events = serving.log.read_text()[logged:]
-    count = len(serving.gateways) or 1  # each writes its own
     for event, times in (
         ("release loading", 3),
         ("release ready", 2),
         ("release rejected", 1),
         ("release removed", 1),
     ):
-        lines = [x for x in events.splitlines() if f'"{event}"' in x and '"digits"' in x]
-        assert len(lines) == times * count, lines
+        assert events(event) == times * count, event
 
 
 def with_files(found: lock.Lock, model: dict[str, str]) -> lock.LockedRelease:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,15 +13,16 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway.releases import rollout
 from gateway.triton.configs import Configs
-from tests.support.stack import GATEWAY, ROOT, Stack
+from tests.support.cli import gateway
+from tests.support.stack import Stack
 
 CHANGE_SECONDS = 60
 
 
 def change(repository: Path, *arguments: str) -> None:
     """Run `gateway release …` on the repository; do not wait for any gateway."""
-    command = [GATEWAY, "release", *arguments, "--no-wait", "--repository", str(repository)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    done = gateway("release", *arguments, "--no-wait", "--repository", str(repository))
+    assert done.returncode == 0, done.stderr
 
 
 def random_change(rng: random.Random, folder: Path) -> None:

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from gateway.releases import lock
+from tests.support.cli import gateway
 from tests.support.goldens import cases
 from tests.support.repository import copied
-from tests.support.stack import GATEWAY, ROOT, Stack, serve
+from tests.support.stack import Stack, serve
 
 MODEL = "langid"
 CASE = cases(MODEL)[0]
@@ -58,11 +59,9 @@ class Users:
 
 
 async def relock(repository: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    command = [GATEWAY, "lock", MODEL, "--repository", str(repository)]
-    command += [word for name in names for word in ("--relock", name)]
-    return await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    again = [word for name in names for word in ("--relock", name)]
+    place = ("--repository", str(repository))
+    return await asyncio.to_thread(gateway, "lock", MODEL, *again, *place)
 
 
 async def models(client: httpx.AsyncClient) -> dict[str, Any]:

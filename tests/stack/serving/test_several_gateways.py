@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support import cli
 from tests.support.goldens import cases
 from tests.support.load import load
 from tests.support.repository import copied, second_release
-from tests.support.stack import GATEWAY, ROOT, Stack, serve
+from tests.support.stack import Stack, serve
 
 CASE = cases("tumor")[0]
 PACKAGE = "tumor-preprocessor"
@@ -83,13 +83,11 @@ async def test_all_follow_one_change(
     root: Path, replicas: list[Stack], gateways: list[Stack], weights: dict[str, int]
 ) -> None:
     split = [f"{name}={weight}" for name, weight in weights.items()]
-    command = [GATEWAY, "release", "traffic", "tumor", *split]
-    command += ["--repository", str(root / "repository")]
+    command = ["release", "traffic", "tumor", *split, "--repository", str(root / "repository")]
     command += [word for stack in replicas + gateways for word in ("--url", stack.url)]
     async with load(gateways[0]), load(gateways[1]):
-        told = await asyncio.to_thread(
-            subprocess.run, command, cwd=ROOT, check=True, capture_output=True, text=True
-        )
+        told = await asyncio.to_thread(cli.gateway, *command)
+        assert told.returncode == 0, told.stderr
         assert all(traffic(stack) == weights for stack in replicas + gateways)
     assert f": in force in all {len(replicas + gateways)} gateways\n" in told.stdout
 

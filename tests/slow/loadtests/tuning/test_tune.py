@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 from google.protobuf import text_format
 
 from gateway.triton.configs import parse
 from loadtests.tuning import placement
+from tests.support.cli import gateway
 from tests.support.goldens import cases
 from tests.support.repository import copied
-from tests.support.stack import GATEWAY, ROOT, serve
+from tests.support.stack import serve
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(
-        [GATEWAY, *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = gateway(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
