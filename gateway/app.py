@@ -17,11 +17,11 @@ from gateway.control.release_runtime import Resources
 from gateway.control.states import GatewayState
 from gateway.errors import public
 from gateway.http import admin
-from gateway.http.base import UnknownRoute, record
+from gateway.http.base import BodyRoom, UnknownRoute, record
 from gateway.http.health import Live, Metrics, Ready
 from gateway.http.models import Identity, Model, Models, ModelShadow
 from gateway.http.predict import BATCH, SINGLE, Predict
-from gateway.http.server import Server, install_loop
+from gateway.http.server import Bounds, Server, install_loop
 from gateway.preprocessing.workers import Workers
 from gateway.releases import lock, manifest
 from gateway.serving.limiter import CallLimiter
@@ -49,7 +49,8 @@ def application(
     requests: RequestLog,
 ) -> Application:
     """Return the Tornado application: with every route."""
-    predict = {"predictor": predictor, "settings": settings}
+    room = BodyRoom(settings.max_bodies_bytes)
+    predict = {"predictor": predictor, "settings": settings, "room": room}
     identity = Identity(secrets.token_hex(4), settings.processes)
     models = {"reconciler": reconciler, "shadows": predictor.shadows, "identity": identity}
     health = {"readiness": readiness, "reconciler": reconciler}
@@ -200,6 +201,12 @@ class Gateway:
             raise OSError(f"{place}: {error.strerror or error}") from None
         server = Server(
             application(self.predictor, reconciler, readiness, settings, self._requests),
+            Bounds(
+                limits.most_connections(settings),
+                settings.idle_seconds,
+                settings.body_seconds,
+                settings.write_seconds,
+            ),
             max_body_size=DRAINED * settings.max_body_bytes,
         )
         server.add_sockets(sockets)

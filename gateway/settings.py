@@ -96,6 +96,23 @@ class Settings(BaseSettings):
         description="folder that outlives the container (applied traffic); default: run_dir",
     )
     max_body_bytes: int = Field(16 << 20, ge=1024, description="largest request body in bytes")
+    max_bodies_bytes: int = Field(
+        256 << 20,
+        ge=1024,
+        description="most bytes of large request bodies at once, in all; one model may have half",
+    )
+    max_connections: int = Field(
+        0, ge=0, description="most connections per process; 0: as many as there are descriptors for"
+    )
+    idle_seconds: float = Field(
+        75.0, gt=0, description="close a connection without a whole request head for so long"
+    )
+    body_seconds: float = Field(
+        60.0, gt=0, description="close a connection whose request body takes longer than this"
+    )
+    write_seconds: float = Field(
+        30.0, gt=0, description="close a connection that takes longer than this to take its answer"
+    )
     max_batch_rows: int = Field(1024, ge=1, description="most instances in one batch request")
     queue_rows: int = Field(
         2048, ge=1, description="rows admitted per release at once; more are answered with 429"

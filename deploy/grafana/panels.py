@@ -171,7 +171,8 @@ BATCHING = (
     ),
     Shown(
         "Rows between admission and answer",
-        "Rows that wait or are worked on. At `queue_rows` further ones are refused with 429.",
+        "Rows that wait or are worked on. What could not be answered in time is refused with 429, "
+        "and at `queue_rows` all.",
         (Query(f"sum by (model) (gateway_rows_admitted{{{CHOSEN}}})", "{{model}}"),),
     ),
     Shown(

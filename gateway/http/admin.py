@@ -22,7 +22,7 @@ from tornado.web import RequestHandler
 from gateway.control.reconciler import Reconciler
 from gateway.control.states import EffectState
 from gateway.errors import Forbidden, RolloutRefused, Unauthorized, UnknownModel, public
-from gateway.http.base import Bodied
+from gateway.http.base import SMALL, Bodied
 from gateway.http.envelope import document
 from gateway.http.models import shown
 from gateway.releases import history, manifest, rollout
@@ -113,11 +113,11 @@ class Admin(Bodied):
     """Authorizes callers and finds the folders of models."""
 
     endpoint = "admin"
+    limit = SMALL
 
     def initialize(self, settings: Settings) -> None:
         """Configure the handler (Tornado's hook)."""
         self._settings = settings
-        self.limit = settings.max_body_bytes
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Name the scheme with 401, as RFC 9110 requires."""

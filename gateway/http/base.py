@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,9 @@ from gateway.telemetry import logs, metrics
 log = structlog.get_logger("gateway.request")
 
 PROBLEM_JSON = "application/problem+json"
+#: Bodies up to this many bytes have mostly arrived with their head: refusing them early saves
+#: nothing, and the number of connections bounds their memory.
+SMALL = 64 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -104,33 +108,101 @@ def record(requests: logs.RequestLog, handler: RequestHandler) -> None:
     )
 
 
+class BodyRoom:
+    """The memory for large bodies: `limit` bytes in all, of which one model may have half."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = Counter[str]()
+
+    def take(self, model: str, size: int) -> None:
+        """Hold `size` bytes for a request. Raises Overloaded."""
+        held, of_model = self._held.total(), self._held[model]
+        if held and max(held + size, 2 * (of_model + size)) > self._limit:
+            raise errors.Overloaded(
+                f"The bodies of requests in progress have {held} bytes, {of_model} of them for this"
+                f" model; {size} more would be too many.",
+                retry_after=1,
+            )
+        self._held[model] += size
+
+    def give_back(self, model: str, size: int) -> None:
+        """Hold `size` bytes less."""
+        self._held[model] -= size
+        if not self._held[model]:
+            del self._held[model]
+
+
 class Bodied(Handler):
-    """Keeps a request's body up to `limit` bytes; what comes beyond is read and dropped."""
+    """Keeps a request's body up to `limit` bytes; what comes beyond is read and dropped.
+
+    Large bodies need room in `room`; the path's first part is the model that they count for.
+    """
 
     limit = 0
+    room: BodyRoom
 
     def prepare(self) -> None:
-        """Start with an empty body."""
+        """Start with an empty body. Raises Overloaded."""
         self._chunks: list[bytes] = []
         self._size = 0
+        self._taken = 0
+        self._refusal: errors.Overloaded | None = None
+        announced = self.request.headers.get("Content-Length", "")
+        length = min(int(announced), self.limit) if announced.isdecimal() else 0
+        if length > SMALL:
+            self.prepare_large()
+            self._take(length)
+
+    def prepare_large(self) -> None:
+        """Refuse a large body before it is read, if the head tells enough. Raises GatewayError."""
+
+    def on_finish(self) -> None:
+        """Make room for other bodies (Tornado's hook)."""
+        if self._taken:
+            self._make_room()
+
+    def on_connection_close(self) -> None:
+        """Make room for other bodies (Tornado's hook)."""
+        self._make_room()
 
     def data_received(self, chunk: bytes) -> None:
         """Store the next part of the body."""
         self._size += len(chunk)
-        if self._size <= self.limit:
+        if self._size > max(self._taken, SMALL) and self._size <= self.limit:
+            self._take_more()
+        if self._size <= self.limit and not self._refusal:
             self._chunks.append(chunk)
         else:
             self._chunks.clear()
 
     def body(self) -> bytes:
-        """Return the whole body. Raises BodyTooLarge."""
+        """Return the whole body. Raises BodyTooLarge, Overloaded."""
         if self._size > self.limit:
             raise errors.BodyTooLarge(
                 f"The body has {self._size} bytes; at most {self.limit} are read."
             )
+        if self._refusal:
+            raise self._refusal
         whole = b"".join(self._chunks)
         self._chunks.clear()
         return whole
+
+    def _take(self, size: int) -> None:
+        self.room.take(self.path_args[0] if self.path_args else "", size)
+        self._taken += size
+
+    def _take_more(self) -> None:
+        """Take room for a body whose size was not announced; it is refused once it has arrived."""
+        try:
+            self._take(self._size - self._taken)
+        except errors.Overloaded as error:
+            self._refusal = error
+
+    def _make_room(self) -> None:
+        taken, self._taken = self._taken, 0
+        if taken:
+            self.room.give_back(self.path_args[0] if self.path_args else "", taken)
 
 
 class UnknownRoute(Handler):

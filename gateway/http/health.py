@@ -11,7 +11,7 @@ from gateway.control.reconciler import Reconciler
 from gateway.control.states import GatewayState
 from gateway.errors import UnknownModel
 from gateway.http.base import Handler
-from gateway.telemetry import metrics
+from gateway.telemetry import exposition
 
 
 class Live(Handler):
@@ -69,6 +69,6 @@ class Metrics(Handler):
         models = self._reconciler.models
         present = {(model, name) for model, state in models.items() for name in state.runtimes}
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(metrics.render(present))
+        self.finish(exposition.render(present))
 
     head = get

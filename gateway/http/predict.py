@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 from gateway_preprocessor import JSON, Description, Payload
+from tornado.iostream import StreamClosedError
 
 from gateway.deadline import Deadline
 from gateway.errors import BadHeader
 from gateway.http import envelope
-from gateway.http.base import Bodied
+from gateway.http.base import Bodied, BodyRoom
 from gateway.serving.predict import Predictor
 from gateway.serving.request import Request
 from gateway.settings import Settings
@@ -41,8 +43,11 @@ BATCH = Form("batch", envelope.batch, b'{"outputs":[', b"],")
 class Predict(Bodied):
     """Translates between HTTP and the predictor."""
 
-    def initialize(self, form: Form, predictor: Predictor, settings: Settings) -> None:
+    def initialize(
+        self, form: Form, predictor: Predictor, settings: Settings, room: BodyRoom
+    ) -> None:
         """Configure the handler (Tornado's hook)."""
+        self.room = room
         self.endpoint = form.endpoint
         self._form = form
         self._predictor = predictor
@@ -53,9 +58,15 @@ class Predict(Bodied):
 
     def on_connection_close(self) -> None:
         """Stop working for a client that has disconnected."""
+        super().on_connection_close()
         self._gone = True
         if self._task is not None:
             self._task.cancel()
+
+    def prepare_large(self) -> None:
+        """Refuse a large body if no release of the model has room for even one instance."""
+        pin, client = self.request.headers.get("X-Release"), self.request.remote_ip or ""
+        self._predictor.require_room(self.path_args[0], pin, client, self._deadline())
 
     async def post(self, model: str) -> None:
         """Answer with the results, or raise GatewayError."""
@@ -67,6 +78,7 @@ class Predict(Bodied):
             self._payloads,
             self._deadline(),
             self.request_id,
+            self.request.remote_ip or "",
             release=given.get("X-Release"),
             affinity=given.get("X-Affinity-Key"),
         )
@@ -81,10 +93,11 @@ class Predict(Bodied):
         finally:
             self._task = None
         self.set_header("Content-Type", "application/json")
-        self.set_header("X-Release", prediction.release)
+        self.set_header("X-Release", prediction.stamps.release)
         self.set_header("Server-Timing", _timing(prediction.stages))
         form, stamps = self._form, msgspec.json.encode(prediction.stamps)[1:]
-        await self.finish(form.opening + b",".join(prediction.results) + form.closing + stamps)
+        with suppress(StreamClosedError):  # the client has left meanwhile
+            await self.finish(form.opening + b",".join(prediction.results) + form.closing + stamps)
 
     async def _payloads(self, description: Description) -> list[Payload]:
         """Read the body's instances, as a release with this description accepts them."""

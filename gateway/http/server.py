@@ -3,6 +3,10 @@
 Tornado's own timeouts cost each request a timer and a chain of futures; here a request only notes
 when it must have arrived, and one timer checks all connections.
 
+Connections are bounded, and so is how long each may be idle, send its body or take its answer. A
+process without descriptors leaves new connections waiting for a moment, instead of being told of
+them over and over.
+
 A Tornado stream stops watching its socket once it has a request's head, and resumes when it has
 read the body, a moment later; each time uvloop drops its handle and makes another, with six system
 calls. Here a socket stays watched until something arrives that no reader waits for.
@@ -11,9 +15,11 @@ calls. Here a socket stays watched until something arrives that no reader waits 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import structlog
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
@@ -28,13 +34,27 @@ from tornado.iostream import IOStream
 from tornado.platform.asyncio import AsyncIOMainLoop
 from tornado.web import Application
 
-#: Close a connection on which no complete request head has arrived for this many seconds.
-IDLE_SECONDS = 300.0
-#: Close a connection whose request body has not arrived after this many seconds.
-BODY_SECONDS = 60.0
+from gateway.telemetry import metrics
+
+log = structlog.get_logger(__name__)
 #: Seconds between checks for overdue connections, and for answers still being written.
 LOOK_SECONDS = 1.0
 FLUSH_PAUSE = 0.01
+#: Seconds without new connections after there was no descriptor for one.
+ACCEPT_PAUSE = 0.5
+
+
+class Bounds(NamedTuple):
+    """The most connections, and for how many seconds each may owe something.
+
+    A whole request's head, or another request (`idle`); its body, once the head has arrived; taking
+    an answer (`write`).
+    """
+
+    connections: int
+    idle: float
+    body: float
+    write: float
 
 
 class Loop(AsyncIOMainLoop):
@@ -54,10 +74,25 @@ class Loop(AsyncIOMainLoop):
                 self._unwanted.discard(number)
                 writing = IOLoop.WRITE if number in self.writers else 0
                 AsyncIOMainLoop.update_handler(self, number, IOLoop.ERROR | writing)
-            else:
+                return
+            try:
                 handler(fileobj, seen)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._pause(number)
 
         super().add_handler(fd, unless_unwanted, events)
+
+    def _pause(self, number: int) -> None:
+        """Accept no connection for a moment: none can be accepted, and they are announced on."""
+        log.error("no descriptors are left: new connections wait", seconds=ACCEPT_PAUSE)
+        AsyncIOMainLoop.update_handler(self, number, IOLoop.ERROR)
+        self.call_later(ACCEPT_PAUSE, self._resume, number)
+
+    def _resume(self, number: int) -> None:
+        if number in self.handlers:
+            AsyncIOMainLoop.update_handler(self, number, IOLoop.READ)
 
     def update_handler(self, fd: Any, events: int) -> None:
         """Change the events that a socket is watched for (Tornado's hook)."""
@@ -113,23 +148,53 @@ def install_loop() -> None:
 class Server(HTTPServer):
     """Serves an application; closes connections that keep it waiting too long."""
 
-    def initialize(self, application: Application, **options: Any) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, application: Application, bounds: Bounds, **options: Any
+    ) -> None:
         """Set up (Tornado's hook instead of `__init__`); `options` are those of its server."""
         super().initialize(application, **options)
         self.conn_params.header_timeout = None
+        self._bounds = bounds
         self._patience = Patience()
+        self._writing: dict[IOStream, float] = {}
+        self._look_for_slow_readers()
 
     async def flushed(self) -> None:
         """Wait until every answer has been written to its client."""
         while any(conn.stream.writing() for conn in self._connections):  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_PAUSE)
 
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Serve a new connection, if there is room for it (Tornado's hook)."""
+        if len(self._connections) >= self._bounds.connections:
+            metrics.CONNECTIONS_REFUSED.inc()
+            stream.close()
+            return
+        super().handle_stream(stream, address)
+
+    def stop(self) -> None:
+        """Accept no more connections (Tornado's hook)."""
+        super().stop()
+        self._looking.cancel()
+
+    def _look_for_slow_readers(self) -> None:
+        """Close connections whose clients have not taken an answer in time."""
+        loop = asyncio.get_running_loop()
+        before, now = self._writing, loop.time()
+        streams = [connection.stream for connection in self._connections]
+        self._writing = {each: before.get(each, now) for each in streams if each.writing()}
+        for stream, since in self._writing.items():
+            if now - since > self._bounds.write:
+                stream.close()
+        self._looking = loop.call_later(LOOK_SECONDS, self._look_for_slow_readers)
+
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
         """Start to wait for a request (Tornado's hook)."""
         stream = cast("HTTP1Connection", request_conn).stream
-        return _Awaited(super().start_request(server_conn, request_conn), stream, self._patience)
+        delegate = super().start_request(server_conn, request_conn)
+        return _Awaited(delegate, stream, self._patience, self._bounds)
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection (Tornado's hook)."""
@@ -140,20 +205,23 @@ class Server(HTTPServer):
 class _Awaited(HTTPMessageDelegate):
     """An incoming request: limits the time for its head, then for its body."""
 
-    def __init__(self, delegate: HTTPMessageDelegate, stream: IOStream, patience: Patience) -> None:
+    def __init__(
+        self, delegate: HTTPMessageDelegate, stream: IOStream, patience: Patience, bounds: Bounds
+    ) -> None:
         self._delegate = delegate
         self._stream = stream
         self._patience = patience
+        self._bounds = bounds
         # Passed on as they are: no call more for each part of the body.
         self.data_received = delegate.data_received  # type: ignore[method-assign]
         self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
-        patience.give(stream, IDLE_SECONDS)
+        patience.give(stream, bounds.idle)
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         """Note the head and pass it on."""
-        self._patience.give(self._stream, BODY_SECONDS)
+        self._patience.give(self._stream, self._bounds.body)
         return self._delegate.headers_received(start_line, headers)
 
     def finish(self) -> None:

@@ -1,4 +1,8 @@
-"""Counts what is in flight: requests until they are answered, rows up to a release's bound."""
+"""Admits requests that can be answered in time, and counts what is in flight.
+
+A request is refused if, at the measured rate, the rows ahead of it would take longer than its
+deadline allows: at once, with the time at which there will be room, rather than after a vain wait.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,20 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
+from gateway.deadline import Deadline
 from gateway.errors import Overloaded
 from gateway.telemetry import metrics
 
 #: Longest Retry-After, in seconds: the rate is a forecast, not a promise.
 LONGEST_RETRY = 30
-#: Seconds over which the service rate is averaged.
-HALF_LIFE = 2.0
+#: Busy seconds over which the service rate is averaged, and needed before it is believed.
+HALF_LIFE, CREDIBLE = 2.0, 0.25
+#: Seconds after which a measured rate is forgotten: other requests may cost something else.
+FORGET = 10.0
+#: Share of a deadline that the forecast may fill: the rate varies, and answers must be written.
+FILLED = 0.8
+#: Seconds for which a client that asks no more still counts when clients share the queue.
+RECENT = 5.0
 
 
 class InFlight:
@@ -51,43 +62,134 @@ class InFlight:
             await self._ended.wait()
 
 
+class ServiceRate:
+    """Rows per second that a release serves while more are waiting.
+
+    Only such time counts: how fast rows come says nothing of how fast they could be served.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0.0
+        self._seconds = 0.0
+        self._measured = 0.0
+        self._busy_since: float | None = None
+
+    def served(self, rows: int, *, waiting: bool) -> None:
+        """Note that a call has served `rows`, and whether more are waiting."""
+        now = time.monotonic()
+        if self._busy_since is not None:
+            past = now - self._busy_since
+            keep = 0.5 ** (past / HALF_LIFE)
+            self._rows = keep * self._rows + rows
+            self._seconds = keep * self._seconds + past
+            self._measured = now
+        self._busy_since = now if waiting else None
+
+    def measured(self, now: float) -> float:
+        """Return the rate at `now` (`time.monotonic`); infinite while it is not known."""
+        if now - self._measured > FORGET:
+            self._rows = self._seconds = 0.0
+        return self._rows / self._seconds if self._seconds > CREDIBLE else math.inf
+
+
+class Backlog:
+    """The admitted rows, by the size of their requests in powers of two."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def add(self, rows: int, *, requests: int = 1) -> None:
+        """Add a request of `rows`; with `requests` -1, take it away."""
+        self.rows += rows * requests
+        size = rows.bit_length()
+        count, total = self._sizes.get(size, (0, 0))
+        self._sizes[size] = count + requests, total + rows * requests
+
+    def until(self, rows: int) -> int:
+        """Return the rows served until one more request of `rows` is answered, its own included.
+
+        Requests share each call, so it waits for no more rows of another request than it has.
+        """
+        return rows + sum(min(total, count * rows) for count, total in self._sizes.values())
+
+
 class Admission:
-    """Counts the rows of one release between admission and answer, and refuses any over `limit`."""
+    """Admits requests to one release: in time for their deadline, and at most `limit` rows.
+
+    Clients that ask at the same time share the room: one that has its share, and requests in
+    progress, is refused while the others are not.
+    """
 
     def __init__(self, model: str, release: str, limit: int) -> None:
+        self.rate = ServiceRate()
         self._limit = limit
-        self._rows = 0
-        self._rate = 0.0  # rows per second
-        self._measured = time.monotonic()
+        self._backlog = Backlog()
+        self._booked = 0.0
+        self._clients: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
+        self._looked = 0.0
         self._gauge = metrics.ROWS_ADMITTED.labels(model, release)
         self._total = metrics.ROWS_TOTAL.labels(model, release)
 
     @contextmanager
-    def charge(self, rows: int) -> Iterator[None]:
+    def charge(self, rows: int, client: str, deadline: Deadline) -> Iterator[None]:
         """Admit `rows` while the block runs. Raises Overloaded with a Retry-After."""
-        if self._rows + rows > self._limit:
-            raise Overloaded(
-                f"{self._rows} rows are waiting; {rows} more would exceed the limit of"
-                f" {self._limit}.",
-                retry_after=self._forecast(rows),
-            )
-        self._rows += rows
+        self.require_room(rows, client, deadline)
+        self._backlog.add(rows)
+        self._clients[client] = self._clients.get(client, 0) + rows
         self._gauge.inc(rows)
         try:
             yield
-            self._answered(rows)
+            self._total.inc(rows)
         finally:
-            self._rows -= rows
+            self._backlog.add(rows, requests=-1)
+            self._clients[client] -= rows
+            if not self._clients[client]:
+                del self._clients[client]
             self._gauge.dec(rows)
 
-    def _answered(self, rows: int) -> None:
-        self._total.inc(rows)
-        now = time.monotonic()
-        past, self._measured = max(now - self._measured, 1e-6), now
-        keep = 0.5 ** (past / HALF_LIFE)
-        self._rate = keep * self._rate + (1 - keep) * rows / past
+    def require_room(self, rows: int, client: str, deadline: Deadline) -> None:
+        """Raise Overloaded unless `rows` more can be answered by their deadline."""
+        now, waiting = time.monotonic(), self._backlog.rows
+        self._note(client, now)
+        if not waiting and rows <= self._limit:
+            return
+        rate, allowed = self.rate.measured(now), FILLED * (deadline.at - now)
+        if waiting + rows > self._limit:
+            told = f"{rows} more would exceed the limit of {self._limit}"
+            raise self._overloaded(rows, told, now, (waiting + rows - self._limit) / rate)
+        if math.isinf(rate) or allowed <= 0:  # nothing is known, or it is too late anyway
+            return
+        seconds = self._backlog.until(rows) / rate
+        if seconds > allowed:
+            told = f"{rows} more would take some {seconds:.1f} s, longer than the deadline allows"
+            raise self._overloaded(rows, told, now, seconds - allowed)
+        held, room = self._clients.get(client, 0), min(self._limit, rate * allowed)
+        shared = held and len(self._seen) > 1 and waiting + rows > room / 2
+        if shared and held + rows > room / len(self._seen):
+            told = f"{held} of them are this client's share"
+            raise self._overloaded(rows, told, now, rows / rate)
 
-    def _forecast(self, rows: int) -> int:
-        """Return the seconds until `rows` more would fit, at the current rate."""
-        excess = self._rows + rows - self._limit
-        return min(LONGEST_RETRY, max(1, math.ceil(excess / self._rate))) if self._rate else 1
+    def _note(self, client: str, now: float) -> None:
+        """Note that a client asks now, and forget those that do no more."""
+        self._seen[client] = now
+        if now - self._looked > RECENT:
+            self._looked = now
+            self._seen = {
+                client: seen
+                for client, seen in self._seen.items()
+                if client in self._clients or now - seen < RECENT
+            }
+
+    def _overloaded(self, rows: int, told: str, now: float, seconds: float) -> Overloaded:
+        """Refuse rows for which there will be room in `seconds`, one refused request after another.
+
+        Told the same moment, all would come back together, and most in vain.
+        """
+        turn = max(now + seconds, self._booked)
+        self._booked = min(turn + rows / self.rate.measured(now), now + LONGEST_RETRY)
+        retry_after = min(LONGEST_RETRY, max(1, math.ceil(turn - now)))
+        return Overloaded(
+            f"{self._backlog.rows} rows are waiting; {told}.", retry_after=retry_after
+        )

@@ -30,7 +30,7 @@ from gateway.serving.queue import (
     Work,
     by_call,
 )
-from gateway.serving.request import InferredRow
+from gateway.serving.request import InferredRow, Stamps
 from gateway.telemetry import metrics
 from gateway.triton.model_control import ModelVersion
 from gateway.triton.pool import TritonPool, Verified, VersionState
@@ -38,6 +38,9 @@ from gateway.triton.pool import TritonPool, Verified, VersionState
 log = structlog.get_logger(__name__)
 #: Preprocessing calls of one release at a time.
 PREPROCESS_CALLS = 2
+#: Seconds that a call may outlast its requests: Triton goes on with a call that is given up, so
+#: another one in its place would only pile up there.
+GRACE = 5.0
 
 
 class Batcher:
@@ -59,12 +62,8 @@ class Batcher:
         self.model = model
         self.name = name
         self.description = preprocessing.identity.description
-        self.stamps: dict[str, str | int] = {
-            "model": model,
-            "release": name,
-            "model_version": release.model_version,
-            "preprocessor": preprocessing.identity.distribution,
-        }
+        distribution = preprocessing.identity.distribution
+        self.stamps = Stamps(model, name, release.model_version, distribution)
         self.admission = Admission(model, name, queue_rows)
         self.verified: Verified = Verified(ModelVersion(model, release.model_version))
         self._batching = release.batching
@@ -124,8 +123,7 @@ class Batcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _work(self, request: PendingRequest, stage: str, items: Sequence[Any]) -> Work:
-        loop = asyncio.get_running_loop()
-        size = len(items)
+        loop, request.stage, size = asyncio.get_running_loop(), stage, len(items)
         self._advance_soon()
         return Work(request, stage, items, [None] * size, size, loop.create_future())
 
@@ -195,18 +193,18 @@ class Batcher:
                 request.leave_queue(started)
         try:
             stacked = stack(self.description.tensors, [row.prepared.tensors for row in rows])
-            measured = self._metrics
-            measured.rows.observe(len(rows))
-            measured.padding_ratio.observe(stacked.padding / max(stacked.elements, 1))
-            measured.elements.inc(stacked.elements)
-            measured.padding.inc(stacked.padding)
-            with measured.in_flight.track_inprogress():
+            self._metrics.rows.observe(len(rows))
+            self._metrics.padding_ratio.observe(stacked.padding / max(stacked.elements, 1))
+            self._metrics.elements.inc(stacked.elements)
+            self._metrics.padding.inc(stacked.padding)
+            latest = max(row.work.request.deadline for row in rows)
+            deadline = latest._replace(at=latest.at + GRACE)
+            with self._metrics.in_flight.track_inprogress():
                 outputs = await self._triton.infer(
-                    self.verified,
-                    stacked.tensors,
-                    self.description.outputs,
-                    max(row.work.request.deadline for row in rows),
+                    self.verified, stacked.tensors, self.description.outputs, deadline
                 )
+            waiting = bool(self._queue.rows or self._arrived.works)
+            self.admission.rate.served(len(rows), waiting=waiting)
             seconds = time.monotonic() - started
             self._metrics.seconds["infer"].observe(seconds)
             for index, row in enumerate(rows):

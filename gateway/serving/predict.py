@@ -9,7 +9,8 @@ from typing import cast
 
 from gateway_preprocessor import Payload, Prepared
 
-from gateway.errors import DeadlineExceeded, Draining
+from gateway.deadline import Deadline
+from gateway.errors import DeadlineExceeded, Draining, Overloaded
 from gateway.serving.admission import InFlight
 from gateway.serving.batcher import Batcher
 from gateway.serving.queue import PendingRequest
@@ -41,18 +42,42 @@ class Predictor:
         with self.in_flight.held(batcher):
             payloads = await request.payloads(batcher.description)
             now = time.monotonic()
-            pending = PendingRequest(request.id, request.deadline, len(payloads), now)
+            pending = PendingRequest(
+                request.id, request.client, request.deadline, len(payloads), now
+            )
             prediction = await self.answer(batcher, pending, payloads)
             if routes.shadow:
                 self.shadows.copy(routes.shadow, batcher, request, payloads, prediction)
             return prediction
+
+    def require_room(
+        self, model: str, release: str | None, client: str, deadline: Deadline
+    ) -> None:
+        """Raise Overloaded if no release that may answer has room for even one instance.
+
+        All this needs is a request's head, so that its body costs nothing.
+        """
+        if (routes := (self.routing.models or {}).get(model)) is None:
+            return
+        refusal: Overloaded | None = None
+        for name in routes.weights if release is None else [release]:
+            if (batcher := routes.batchers.get(name)) is None:
+                return
+            try:
+                batcher.admission.require_room(1, client, deadline)
+            except Overloaded as error:
+                refusal = error
+            else:
+                return
+        if refusal:
+            raise refusal
 
     async def answer(
         self, batcher: Batcher, pending: PendingRequest, payloads: Sequence[Payload]
     ) -> Prediction:
         """Answer with this batcher: admit, then preprocess, infer and postprocess."""
         batcher.require_able()
-        with batcher.admission.charge(pending.rows):
+        with batcher.admission.charge(pending.rows, pending.client, pending.deadline):
             try:
                 async with asyncio.timeout_at(pending.deadline.at):
                     prepared = await batcher.preprocess(pending, payloads)
@@ -64,7 +89,10 @@ class Predictor:
                     for result in results:
                         if isinstance(result, Exception):
                             raise failure_of_output(results, pending.id)
-            except TimeoutError:
+            except (TimeoutError, asyncio.CancelledError) as error:
+                metrics.dropped(batcher.model, pending.place).inc(pending.rows)
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 allowed = f"{pending.deadline.seconds * 1000:.0f} ms"
                 raise DeadlineExceeded(f"No answer within {allowed}.") from None
             finally:
@@ -74,4 +102,4 @@ class Predictor:
                     share = pending.queued / pending.deadline.seconds
                     metrics.queue_ratio(batcher.model).observe(share)
         stages = {"queue": pending.queued} | pending.stages
-        return Prediction(batcher.name, batcher.stamps, cast("list[bytes]", results), stages)
+        return Prediction(batcher.stamps, cast("list[bytes]", results), stages)

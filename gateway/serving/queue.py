@@ -43,17 +43,24 @@ class PendingRequest(msgspec.Struct, eq=False):
 
     `queued` is the longest that any of its rows has waited, in seconds; rows that still wait have
     done so since `waiting_since` (`time.monotonic`). `stages` holds the seconds of each stage, the
-    longest of rows that ran in parallel. A `shadow` answers no client and is not part of the
-    clients' metrics.
+    longest of rows that ran in parallel; `stage` is the present one. A `shadow` answers no client
+    and is not part of the clients' metrics.
     """
 
     id: str
+    client: str
     deadline: Deadline
     rows: int
     waiting_since: float | None
     shadow: bool = False
     queued: float = 0.0
     stages: dict[str, float] = {}
+    stage: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is: in the queue, or in its present stage."""
+        return self.stage if self.waiting_since is None else "queue"
 
     def leave_queue(self, now: float) -> None:
         """Note that none of its rows waits from `now` on (`time.monotonic`)."""

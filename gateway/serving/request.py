@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 from gateway_preprocessor import Description, InvalidInput, Payload, Prepared
 from numpy.typing import NDArray
@@ -19,23 +20,33 @@ class Request(NamedTuple):
     """What a front end (HTTP, a job) asks of the predictor.
 
     `payloads` reads the instances once the release is chosen, which decides the accepted media
-    types. `release` pins a release by name; requests with the same `affinity` key are answered by
-    the same release while the weights stay the same.
+    types. `client` names who asks, for sharing a full queue. `release` pins a release by name;
+    requests with the same `affinity` key are answered by the same release while the weights stay
+    the same.
     """
 
     model: str
     payloads: Callable[[Description], Awaitable[Sequence[Payload]]]
     deadline: Deadline
     id: str
+    client: str = ""
     release: str | None = None
     affinity: str | None = None
+
+
+class Stamps(msgspec.Struct, frozen=True):
+    """What answered, as each answer tells it."""
+
+    model: str
+    release: str
+    model_version: int
+    preprocessor: str
 
 
 class Prediction(NamedTuple):
     """An answer: results as JSON text in the order of the instances, stage times in seconds."""
 
-    release: str
-    stamps: Mapping[str, str | int]
+    stamps: Stamps
     results: Sequence[bytes]
     stages: Mapping[str, float]
 

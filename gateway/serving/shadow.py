@@ -147,7 +147,7 @@ class Shadows:
     ) -> None:
         started = time.monotonic()
         deadline = Deadline.after(request.deadline.seconds)
-        pending = PendingRequest("shadow", deadline, len(payloads), started, shadow=True)
+        pending = PendingRequest("shadow", "shadow", deadline, len(payloads), started, shadow=True)
         copy = await self._predictor.answer(batcher, pending, payloads)
         extra = time.monotonic() - started - sum(prediction.stages.values())
         report.latency_ms += (extra * 1000 - report.latency_ms) / (report.requests + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,9 @@ from gateway.settings import Settings
 
 #: Calls in flight beyond one per core.
 SPARE_CALLS = 2
+#: Most connections by default, and descriptors left for everything else: workers, Triton, files.
+MOST_CONNECTIONS = 20_000
+RESERVED = 256
 #: Most workers per preprocessor by default: more hardly help, and each needs memory.
 MOST_WORKERS = 2
 
@@ -38,6 +42,15 @@ def most_calls(settings: Settings) -> int:
     if settings.max_calls or settings.triton:
         return settings.max_calls
     return math.ceil((cores() + SPARE_CALLS) / settings.processes)
+
+
+def most_connections(settings: Settings) -> int:
+    """Return the most client connections of this process; raises its limit of descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    usable = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - RESERVED
+    return settings.max_connections or max(1, min(MOST_CONNECTIONS, usable))
 
 
 def workers(settings: Settings) -> int:

@@ -5,21 +5,9 @@ Labels are bounded: model, release, endpoint, status, error code, stage, replica
 
 from __future__ import annotations
 
-import os
-from collections.abc import Container, Iterable
 from functools import cache
 
-from prometheus_client import (
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-    generate_latest,
-)
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Gauge, Histogram
 
 #: Seconds; from a tenth of a millisecond (tabular trees) to the longest deadline.
 SECONDS = (
@@ -51,6 +39,11 @@ QUEUE_DEADLINE_RATIO = Histogram(
     buckets=SHARES,
 )
 ROWS_TOTAL = Counter("gateway_rows_total", "Instances answered", RELEASE)
+ROWS_DROPPED = Counter(
+    "gateway_rows_dropped_total",
+    "Instances given up in a stage, as their deadline had passed or their client had left",
+    ("model", "stage"),
+)
 ROWS_ADMITTED = Gauge(
     "gateway_rows_admitted",
     "Instances between admission and answer",
@@ -131,6 +124,9 @@ TRITON_RESTARTS = Gauge(
     "gateway_triton_restarts", "Restarts of the embedded Triton", multiprocess_mode="livemax"
 )
 REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests in progress", multiprocess_mode="livesum")
+CONNECTIONS_REFUSED = Counter(
+    "gateway_connections_refused_total", "Connections closed at once, as there were too many"
+)
 WORKER_RESTARTS = Counter(
     "gateway_worker_restarts_total", "Workers that died and were restarted", ("distribution",)
 )
@@ -146,47 +142,6 @@ PROCESS_MEMORY = Gauge(
 #: The state of releases: gauges that are shown only for existing releases.
 STANDING = (RELEASE_READY, RELEASE_REJECTED, RELEASE_WEIGHT)
 STAGES = ("queue", "preprocess", "infer", "postprocess")
-_STANDING_NAMES = frozenset(family.name for gauge in STANDING for family in gauge.describe())
-
-
-def registry() -> CollectorRegistry:
-    """Return the registry for `/metrics`; it covers all gateways that share the port.
-
-    If there are several, prometheus_client keeps each process's values in files in the folder that
-    PROMETHEUS_MULTIPROC_DIR names.
-    """
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
-    shared = CollectorRegistry()
-    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
-    return shared
-
-
-class _Present(Collector):
-    """A registry without the state of releases that are gone.
-
-    When several gateways keep their values in files, prometheus_client cannot remove labels: a
-    series would stay at its last value for ever. So it is filtered out when metrics are rendered.
-    """
-
-    def __init__(self, registry: CollectorRegistry, present: Container[tuple[str, str]]) -> None:
-        self._registry = registry
-        self._present = present
-
-    def collect(self) -> Iterable[Metric]:
-        for family in self._registry.collect():
-            if family.name in _STANDING_NAMES:
-                family.samples = [
-                    sample
-                    for sample in family.samples
-                    if (sample.labels["model"], sample.labels["release"]) in self._present
-                ]
-            yield family
-
-
-def render(present: Container[tuple[str, str]]) -> bytes:
-    """Return the text of `/metrics`; `present` holds the existing releases (model, name)."""
-    return generate_latest(_Present(registry(), present))
 
 
 @cache
@@ -202,6 +157,12 @@ def answered(model: str, endpoint: str, status: int) -> tuple[Counter, Histogram
 def failed(model: str, endpoint: str, code: str) -> Counter:
     """Return the counter of answers with this error code."""
     return ERRORS.labels(model, endpoint, code)
+
+
+@cache
+def dropped(model: str, stage: str) -> Counter:
+    """Return the counter of a model's instances that were given up in this stage."""
+    return ROWS_DROPPED.labels(model, stage)
 
 
 @cache

@@ -17,7 +17,7 @@ BOUNDS = Bounds(8, 4096)
 
 def work_of(prepared: list[Prepared]) -> Work:
     rows = len(prepared)
-    request = PendingRequest("test", Deadline.after(60), rows, 0.0)
+    request = PendingRequest("test", "somebody", Deadline.after(60), rows, 0.0)
     done = asyncio.get_running_loop().create_future()
     return Work(request, "infer", prepared, [None] * rows, rows, done)
 
