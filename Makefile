@@ -63,6 +63,14 @@ bench: install models wheels baselines  ## compare with the architectures it rep
 bench-quick: BENCH := --quick
 bench-quick: bench  ## the same in two minutes: it works, and its figures mean little
 
+.PHONY: chaos
+chaos: install models wheels  ## break a running gateway in every way and overload it, a quarter of an hour (CHAOS="--help")
+	@.venv/bin/python -m loadtests.chaos $(CHAOS)
+
+.PHONY: soak
+soak: install models wheels  ## twenty minutes of mixed load: nothing may grow (SOAK="--seconds 60")
+	@.venv/bin/python -m loadtests.chaos.soak $(SOAK)
+
 .PHONY: quality
 quality: install models  ## measure minilm's eight-bit release against float32 (ten minutes)
 	@.venv-models/bin/python model_repository/minilm/quality.py

@@ -158,6 +158,11 @@ class Gateway:
             await asyncio.sleep(0.05)
         self._server = self._server or self._listen(self.reconciler, self.readiness)
 
+    def look_now(self) -> None:
+        """Look at the declarations and at rejected releases at once."""
+        if self.reconciler:
+            self.reconciler.look_now()
+
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight, then stop Triton. Leaves no process.
 

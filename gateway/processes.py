@@ -15,16 +15,17 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import structlog
-from prometheus_client.multiprocess import mark_process_dead
 from pydantic import SecretStr
 
 from gateway.app import embedded
 from gateway.settings import Settings
 from gateway.system import limits
 from gateway.system.supervision import Backoff, ChildState, ChildStatus, Supervisor
+from gateway.telemetry import multiprocess
 from gateway.triton.embedded import EmbeddedTriton
 
 log = structlog.get_logger(__name__)
@@ -34,8 +35,6 @@ BACKOFF = Backoff(first=0.5, longest=10.0, stable=10.0)
 ATTEMPTS = 3
 #: Seconds beyond `drain_seconds` after which a gateway is killed.
 GRACE = 10.0
-#: Makes prometheus_client collect the values of several processes in one folder.
-METRICS = "PROMETHEUS_MULTIPROC_DIR"
 #: File descriptor of the pipe through which a gateway reports readiness. Not a setting.
 READY_PIPE = "_GATEWAY_READY_PIPE"
 PR_SET_PDEATHSIG = 1
@@ -76,7 +75,6 @@ class Processes:
             await self._triton.start()
             endpoints = (self._triton.grpc_endpoint,)
         shutil.rmtree(self._metrics, ignore_errors=True)
-        self._metrics.mkdir(parents=True)
         shared = {
             "port": self._reserved.getsockname()[1],
             "triton": endpoints,
@@ -96,7 +94,7 @@ class Processes:
         environment = os.environ | variables(settings.model_copy(update=own))
         child = Supervisor(
             f"gateway {index}",
-            partial(self._launch, index, environment | {METRICS: str(self._metrics)}),
+            partial(self._launch, index, environment),
             BACKOFF,
             ended=partial(self._ended, index),
             attempts=ATTEMPTS,
@@ -109,6 +107,13 @@ class Processes:
         """Wait until every gateway is ready. Raises StartFailed."""
         await asyncio.gather(*self._ready)
 
+    def look_now(self) -> None:
+        """Pass SIGHUP on to the gateways."""
+        for child in self._children:
+            if child.status.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(child.status.pid, signal.SIGHUP)
+
     async def stop(self) -> None:
         """Let all gateways finish their requests, then stop Triton. Leaves no process."""
         grace = self._settings.drain_seconds + GRACE
@@ -118,6 +123,7 @@ class Processes:
         self._reserved.close()
 
     async def _launch(self, index: int, environment: Mapping[str, str]) -> Process:
+        files = await asyncio.to_thread(multiprocess.reserve, self._metrics, index)
         reader, writer = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -125,7 +131,7 @@ class Processes:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL if index else None,
                 stderr=sys.stdout if index and self._settings.log_stream == "stdout" else None,
-                env={**environment, READY_PIPE: str(writer)},
+                env={**environment, **files, READY_PIPE: str(writer)},
                 pass_fds=(writer,),
                 preexec_fn=end_with_parent,
             )
@@ -148,7 +154,7 @@ class Processes:
 
     async def _ended(self, index: int, process: Process | None, status: ChildStatus) -> None:
         if process:
-            mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+            multiprocess.forget(self._metrics, index)
         if status.state is ChildState.STOPPED:
             return
         log.error("gateway ended", index=index, state=status.state, reason=status.reason)

@@ -57,7 +57,10 @@ def serve(**given: Any) -> None:
 
 
 async def _serve(config: Settings, requests: RequestLog) -> None:
-    """Run until SIGINT or SIGTERM; then drain and stop."""
+    """Run until SIGINT or SIGTERM; then drain and stop.
+
+    SIGHUP opens the log anew and looks at the declarations and rejected releases at once.
+    """
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -77,6 +80,12 @@ async def _serve(config: Settings, requests: RequestLog) -> None:
         # On stdout the log itself tells what people would read.
         told = _nothing if config.log_stream == "stdout" else _indented
         server = Gateway(config, requests, told, shares_port=shares_port)
+
+    def hang_up() -> None:
+        requests.stream.reopen()
+        server.look_now()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     stop = asyncio.create_task(stopping.wait())
     start = asyncio.create_task(_start(server, config, say, pipe))
     try:

@@ -58,6 +58,7 @@ class Reconciler:
         self._retiring: list[ReleaseRuntime] = []  # still answering requests
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asked = False
 
     @property
     def started(self) -> bool:
@@ -76,6 +77,11 @@ class Reconciler:
         """Wait until a model's new declaration is in force or refused; see `effect.settled`."""
         self._resources.triton.changed.set()  # look now instead of a moment later
         return await effect.settled(lambda: self.models, model, declared, seconds, loads)
+
+    def look_now(self) -> None:
+        """Read all declarations anew and try rejected releases again, at once."""
+        self._asked = True
+        self._resources.triton.changed.set()
 
     async def close(self) -> None:
         """Stop following the declarations and close every release."""
@@ -104,7 +110,8 @@ class Reconciler:
     async def _reconcile(self) -> None:
         settings = self._settings
         seen = await asyncio.to_thread(manifest.signature, settings.repository, settings.models)
-        if changed := seen != self._seen:
+        asked, self._asked = self._asked, False
+        if changed := asked or seen != self._seen:
             await self._read()
         for runtime in self._runtimes:
             runtime.retry(now=changed)

@@ -37,6 +37,8 @@ class Handler(RequestHandler):
     model = ""
     #: The code of the error that was answered, if any.
     code = ""
+    #: Whether the answer comes before the body has been read: Tornado then closes the connection.
+    unread = False
     #: Whether this is polled every few seconds: such answers are logged at debug level.
     probe = False
     request_id = ""
@@ -65,6 +67,8 @@ class Handler(RequestHandler):
         self.code = error.code
         self.set_status(error.status)
         self.set_header("Content-Type", PROBLEM_JSON)
+        if self.unread:
+            self.set_header("Connection", "close")
         if error.retry_after is not None:
             self.set_header("Retry-After", str(error.retry_after))
         problem: dict[str, Any] = {
@@ -143,33 +147,42 @@ class Bodied(Handler):
     room: BodyRoom
 
     def prepare(self) -> None:
-        """Start with an empty body. Raises Overloaded."""
+        """Start with an empty body. Raises GatewayError if the client awaits leave to send it.
+
+        A body that comes anyway is read and dropped before its refusal: a connection closed with
+        data unread would be reset, and the client might never see why.
+        """
         self._chunks: list[bytes] = []
         self._size = 0
         self._taken = 0
-        self._refusal: errors.Overloaded | None = None
+        self._refusal: errors.GatewayError | None = None
         announced = self.request.headers.get("Content-Length", "")
         length = min(int(announced), self.limit) if announced.isdecimal() else 0
         if length > SMALL:
-            self.prepare_large()
-            self._take(length)
+            try:
+                self.prepare_large()
+                self._take(length)
+            except errors.GatewayError as error:
+                if self.request.headers.get("Expect"):
+                    self.unread = True
+                    raise
+                self._refusal = error
 
     def prepare_large(self) -> None:
-        """Refuse a large body before it is read, if the head tells enough. Raises GatewayError."""
+        """Refuse a large body by its head, if that tells enough. Raises GatewayError."""
 
     def on_finish(self) -> None:
         """Make room for other bodies (Tornado's hook)."""
         if self._taken:
-            self._make_room()
+            self.room.give_back(self.path_args[0], self._taken)
+            self._taken = 0
 
-    def on_connection_close(self) -> None:
-        """Make room for other bodies (Tornado's hook)."""
-        self._make_room()
+    on_connection_close = on_finish
 
     def data_received(self, chunk: bytes) -> None:
         """Store the next part of the body."""
         self._size += len(chunk)
-        if self._size > max(self._taken, SMALL) and self._size <= self.limit:
+        if not self._refusal and max(self._taken, SMALL) < self._size <= self.limit:
             self._take_more()
         if self._size <= self.limit and not self._refusal:
             self._chunks.append(chunk)
@@ -177,7 +190,7 @@ class Bodied(Handler):
             self._chunks.clear()
 
     def body(self) -> bytes:
-        """Return the whole body. Raises BodyTooLarge, Overloaded."""
+        """Return the whole body. Raises GatewayError, as BodyTooLarge or Overloaded."""
         if self._size > self.limit:
             raise errors.BodyTooLarge(
                 f"The body has {self._size} bytes; at most {self.limit} are read."
@@ -189,7 +202,7 @@ class Bodied(Handler):
         return whole
 
     def _take(self, size: int) -> None:
-        self.room.take(self.path_args[0] if self.path_args else "", size)
+        self.room.take(self.path_args[0], size)
         self._taken += size
 
     def _take_more(self) -> None:
@@ -198,11 +211,6 @@ class Bodied(Handler):
             self._take(self._size - self._taken)
         except errors.Overloaded as error:
             self._refusal = error
-
-    def _make_room(self) -> None:
-        taken, self._taken = self._taken, 0
-        if taken:
-            self.room.give_back(self.path_args[0] if self.path_args else "", taken)
 
 
 class UnknownRoute(Handler):
@@ -216,21 +224,19 @@ class UnknownRoute(Handler):
 
 
 def _gateway_error(
-    status: int, error: BaseException | None, handler: RequestHandler
+    status: int, error: BaseException | None, handler: Handler
 ) -> errors.GatewayError:
     if isinstance(error, errors.GatewayError):
         return error
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         if handler.request.method not in handler.SUPPORTED_METHODS:
-            # Tornado refuses these before the body is read, and closes the connection.
-            handler.set_header("Connection", "close")
+            handler.unread = True
         allowed = [m for m in handler.SUPPORTED_METHODS if _implements(handler, m)]
         handler.set_header("Allow", ", ".join(allowed))
         return errors.MethodNotAllowed(f"Use {' or '.join(allowed)}.")
     if isinstance(error, HTTPError) and status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-        # Tornado's own 400 means a path whose percent-encoding is not UTF-8. It comes before the
-        # body is read, and Tornado closes the connection.
-        handler.set_header("Connection", "close")
+        # Tornado's own 400 means a path whose percent-encoding is not UTF-8.
+        handler.unread = True
         return errors.UnknownRoute("There is nothing at this path.")
     return errors.GatewayError("The gateway failed on this request; its log has the cause.")
 

@@ -22,8 +22,8 @@ LONGEST_RETRY = 30
 HALF_LIFE, CREDIBLE = 2.0, 0.25
 #: Seconds after which a measured rate is forgotten: other requests may cost something else.
 FORGET = 10.0
-#: Share of a deadline that the forecast may fill: the rate varies, and answers must be written.
-FILLED = 0.8
+#: Share of a deadline that may be spent on the rows ahead: under overload the rate falls.
+FILLED = 0.5
 #: Seconds for which a client that asks no more still counts when clients share the queue.
 RECENT = 5.0
 
@@ -106,12 +106,12 @@ class Backlog:
         count, total = self._sizes.get(size, (0, 0))
         self._sizes[size] = count + requests, total + rows * requests
 
-    def until(self, rows: int) -> int:
-        """Return the rows served until one more request of `rows` is answered, its own included.
+    def ahead(self, rows: int) -> int:
+        """Return the rows that are served before one more request of `rows` is answered.
 
         Requests share each call, so it waits for no more rows of another request than it has.
         """
-        return rows + sum(min(total, count * rows) for count, total in self._sizes.values())
+        return sum(min(total, count * rows) for count, total in self._sizes.values())
 
 
 class Admission:
@@ -155,17 +155,17 @@ class Admission:
         self._note(client, now)
         if not waiting and rows <= self._limit:
             return
-        rate, allowed = self.rate.measured(now), FILLED * (deadline.at - now)
+        rate, left = self.rate.measured(now), deadline.at - now
         if waiting + rows > self._limit:
             told = f"{rows} more would exceed the limit of {self._limit}"
             raise self._overloaded(rows, told, now, (waiting + rows - self._limit) / rate)
-        if math.isinf(rate) or allowed <= 0:  # nothing is known, or it is too late anyway
+        if math.isinf(rate) or left <= 0:  # nothing is known, or it is too late anyway
             return
-        seconds = self._backlog.until(rows) / rate
-        if seconds > allowed:
-            told = f"{rows} more would take some {seconds:.1f} s, longer than the deadline allows"
-            raise self._overloaded(rows, told, now, seconds - allowed)
-        held, room = self._clients.get(client, 0), min(self._limit, rate * allowed)
+        wait, work = self._backlog.ahead(rows) / rate / FILLED, rows / rate
+        if wait + work > left:
+            told = f"{rows} more could take {wait + work:.1f} s, longer than the deadline allows"
+            raise self._overloaded(rows, told, now, (wait + work - left) * FILLED)
+        held, room = self._clients.get(client, 0), min(self._limit, FILLED * left * rate)
         shared = held and len(self._seen) > 1 and waiting + rows > room / 2
         if shared and held + rows > room / len(self._seen):
             told = f"{held} of them are this client's share"

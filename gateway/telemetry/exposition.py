@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_late
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.telemetry import multiprocess
 from gateway.telemetry.metrics import STANDING
 
 _STANDING_NAMES = frozenset(family.name for gauge in STANDING for family in gauge.describe())
@@ -17,10 +18,9 @@ _STANDING_NAMES = frozenset(family.name for gauge in STANDING for family in gaug
 def registry() -> CollectorRegistry:
     """Return the registry for `/metrics`; it covers all gateways that share the port.
 
-    If there are several, prometheus_client keeps each process's values in files in the folder that
-    PROMETHEUS_MULTIPROC_DIR names.
+    If there are several, each keeps its values in files (`multiprocess.py`).
     """
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if multiprocess.FOLDER not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()
     MultiProcessCollector(shared)  # type: ignore[no-untyped-call]

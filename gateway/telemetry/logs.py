@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import msgspec
 import structlog
 
 from gateway.settings import Settings
+from gateway.telemetry import metrics
 
 
 class Answered(msgspec.Struct):
@@ -28,13 +31,51 @@ class Answered(msgspec.Struct):
     timestamp: str = ""
 
 
+class Stream:
+    """Where the log goes: what `opened` returns, and again after `reopen` (a rotated file).
+
+    A line that cannot be written, as on a full disk, is counted and dropped: no request fails, and
+    nothing is answered later, because of the log.
+    """
+
+    def __init__(self, opened: Callable[[], IO[bytes]]) -> None:
+        self._opened = opened
+        self._file = opened()
+
+    def write(self, data: bytes) -> int:
+        """Write; returns the length of `data`."""
+        try:
+            self._file.write(data)
+        except OSError:
+            metrics.LOG_ERRORS.inc()
+        return len(data)
+
+    def flush(self) -> None:
+        """Flush what the file buffers."""
+        try:
+            self._file.flush()
+        except OSError:
+            metrics.LOG_ERRORS.inc()
+
+    def reopen(self) -> None:
+        """Open the file anew, if it can be opened."""
+        try:
+            before, self._file = self._file, self._opened()
+        except OSError as error:
+            structlog.get_logger(__name__).error("the log cannot be reopened", reason=str(error))
+            return
+        if before is not self._file:
+            before.close()
+
+
 class RequestLog:
     """Writes one line per request in structlog's format: 3.5 µs each, where structlog takes 8."""
 
-    def __init__(self, logger: structlog.BytesLogger, level: int) -> None:
+    def __init__(self, stream: Stream, level: int) -> None:
+        self.stream = stream
         self._encode = msgspec.json.Encoder().encode
         self._second, self._text = 0, ""
-        self._write = logger.msg
+        self._write = structlog.BytesLogger(cast("BinaryIO", stream)).msg
         self._level = level
 
     def write(self, line: Answered, *, probe: bool = False) -> None:
@@ -65,13 +106,7 @@ def configure(settings: Settings) -> RequestLog:
     Returns the request log, which writes to it too. Raises OSError if the file cannot be written.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    if settings.log_file:
-        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-    stream = (
-        settings.log_file.open("ab", buffering=0)
-        if settings.log_file
-        else getattr(sys, settings.log_stream).buffer
-    )
+    stream = Stream(partial(_opened, settings))
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -84,7 +119,7 @@ def configure(settings: Settings) -> RequestLog:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_encode)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(stream),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", stream)),
     )
     handler = logging.StreamHandler(_Text(stream))
     handler.setFormatter(
@@ -103,7 +138,14 @@ def configure(settings: Settings) -> RequestLog:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Requests are logged by http/base.py; Tornado would repeat them.
     logging.getLogger("tornado.access").propagate = False
-    return RequestLog(structlog.BytesLogger(stream), level)
+    return RequestLog(stream, level)
+
+
+def _opened(settings: Settings) -> IO[bytes]:
+    if (path := settings.log_file) is None:
+        return cast("IO[bytes]", getattr(sys, settings.log_stream).buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab", buffering=0)
 
 
 def _encode(event: Any, **_: Any) -> bytes:

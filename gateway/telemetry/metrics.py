@@ -9,6 +9,10 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from gateway.telemetry import multiprocess
+
+multiprocess.adopt()
+
 #: Seconds; from a tenth of a millisecond (tabular trees) to the longest deadline.
 SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
@@ -127,6 +131,7 @@ REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests in progress", multiproc
 CONNECTIONS_REFUSED = Counter(
     "gateway_connections_refused_total", "Connections closed at once, as there were too many"
 )
+LOG_ERRORS = Counter("gateway_log_errors_total", "Log lines that could not be written")
 WORKER_RESTARTS = Counter(
     "gateway_worker_restarts_total", "Workers that died and were restarted", ("distribution",)
 )

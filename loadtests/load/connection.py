@@ -14,11 +14,15 @@ _JSON_LENGTH = re.compile(rf"\r\n{JSON_LENGTH}: *(\d+)".encode(), re.IGNORECASE)
 
 
 class Answer(NamedTuple):
-    """A whole answer. `json` is how much of the body is JSON (Triton: numbers follow as bytes)."""
+    """A whole answer. `json` is how much of the body is JSON (Triton: numbers follow as bytes).
+
+    `head` is kept of failures alone.
+    """
 
     status: int
     body: bytes
     json: int
+    head: bytes = b""
 
 
 class Connection(asyncio.Protocol):
@@ -66,7 +70,9 @@ class Connection(asyncio.Protocol):
         if answered:
             json = _JSON_LENGTH.search(whole, 0, start)
             length = int(json[1]) if json else len(whole) - start
-            answered(Answer(int(whole[9:12]), whole[start:], length))
+            status = int(whole[9:12])
+            head = whole[:start] if status >= 400 else b""  # noqa: PLR2004
+            answered(Answer(status, whole[start:], length, head))
 
     def connection_lost(self, _: Exception | None) -> None:
         """Tell whoever waits for an answer."""

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from gateway.control.release_runtime import RETRY_SECONDS
 from tests.support.goldens import cases
+from tests.support.repository import copied
 from tests.support.stack import GATEWAY, Stack, serve
 
 
@@ -102,3 +104,29 @@ def test_an_unreachable_triton_is_told(tmp_path: Path) -> None:
 
 def _speaks_grpc(stack: Stack, port: int) -> bool:
     return f'"replica":"127.0.0.1:{port}"' in stack.log.read_text()
+
+
+def test_sighup_opens_the_log_anew_and_looks_again(tmp_path: Path) -> None:
+    repository = copied(tmp_path / "repository", ["tumor", "digits"])
+    model = repository / "tumor/1/model.onnx"
+    whole = model.read_bytes()
+    model.unlink()  # it may be linked
+    model.write_bytes(whole + b"changed")
+    stack = serve(tmp_path / "run", repository=str(repository), processes="2")
+    try:
+        with stack.client() as client:
+            case = cases("tumor")[0]
+            assert client.post("/tumor_single_predict", json=case.single).status_code == 503
+            # Put right without a change of the declarations: noticed half a minute later, or now.
+            model.write_bytes(whole)
+            stack.log.rename(tmp_path / "log.1")
+            asked = time.monotonic()
+            stack.process.send_signal(signal.SIGHUP)
+            while client.post("/tumor_single_predict", json=case.single).status_code != 200:
+                assert time.monotonic() - asked < RETRY_SECONDS / 2
+                time.sleep(0.1)
+        lines = stack.log.read_text()
+        assert lines.count('"event":"release aligned"') == 2  # by both gateways
+        assert '"event":"request"' in lines
+    finally:
+        stack.interrupt()

@@ -18,7 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from gateway.http import base, server
-from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.logs import RequestLog, Stream
 
 SECONDS = 0.3
 LARGE = 32 << 20  # more than the kernel buffers
@@ -55,7 +55,7 @@ async def connect(monkeypatch: pytest.MonkeyPatch, bounds: server.Bounds) -> Asy
     monkeypatch.setattr(server, "LOOK_SECONDS", SECONDS / 10)
     server.install_loop()
     Echo.lost = asyncio.Event()
-    requests = RequestLog(structlog.BytesLogger(io.BytesIO()), logging.INFO)
+    requests = RequestLog(Stream(io.BytesIO), logging.INFO)
     log_function = partial(base.record, requests)
     routes = [("/echo", Echo), ("/large", Large)]
     serving = server.Server(Application(routes, log_function=log_function), bounds)

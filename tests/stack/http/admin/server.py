@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, cast
 
 import httpx
-import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -24,7 +23,7 @@ from gateway.http.base import UnknownRoute, record
 from gateway.releases.history import shared
 from gateway.releases.manifest import Manifest
 from gateway.settings import Settings
-from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.logs import RequestLog, Stream
 
 CHANGES = {
     "promote": {"release": "2"},
@@ -50,7 +49,7 @@ async def serving(address: str = "127.0.0.1", **settings: Any) -> AsyncIterator[
     app = Application(
         admin.routes(Settings(**settings), cast("Reconciler", Follower())),
         default_handler_class=UnknownRoute,
-        log_function=partial(record, RequestLog(structlog.BytesLogger(io.BytesIO()), logging.INFO)),
+        log_function=partial(record, RequestLog(Stream(io.BytesIO), logging.INFO)),
     )
     sockets = bind_sockets(0, address, family=socket.AF_INET)
     server = HTTPServer(app)
