@@ -10,7 +10,7 @@ wrong dtype or shape would pass silently. So they are checked here, against the 
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,9 @@ class BatchedModel:
                 answers = self._infer_rows(list(inputs.values()), [requests[i] for i in inputs])
                 responses.update(zip(inputs, answers, strict=True))
             except OutputError as error:
-                failure = _failure(error, pb_utils.TritonError.INVALID_ARG)
-                responses.update(dict.fromkeys(inputs, failure))
+                responses |= _failures(inputs, error, pb_utils.TritonError.INVALID_ARG)
             except Exception as error:  # noqa: BLE001 - a bad batch must not end the process
-                failure = _failure(error, pb_utils.TritonError.INTERNAL)
-                responses.update(dict.fromkeys(inputs, failure))
+                responses |= _failures(inputs, error, pb_utils.TritonError.INTERNAL)
         return [responses[index] for index in range(len(requests))]
 
     def _infer_rows(self, inputs: Sequence[Sequence[Any]], requests: Sequence[Any]) -> list[Any]:
@@ -180,6 +178,11 @@ def _to_triton(name: str, array: NDArray[Any]) -> Any:
     # know: it would print an error for each tensor. This is the name that the protocol asks for.
     _set_capsule_name(capsule, _USED)
     return tensor
+
+
+def _failures(requests: Iterable[int], error: Exception, code: Any) -> dict[int, Any]:
+    """Return an error response for each request: one that two share makes Triton crash."""
+    return {index: _failure(error, code) for index in requests}
 
 
 def _failure(error: Exception, code: Any) -> Any:
