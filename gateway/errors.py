@@ -168,9 +168,10 @@ class Overloaded(GatewayError):
 
 
 class InferenceFailed(GatewayError):
-    """Triton was reached but failed the inference."""
+    """Triton was reached but failed the inference; `repeatable`: it may succeed when repeated."""
 
     status, code, title = 502, "inference_failed", "The inference failed"
+    repeatable = False
 
 
 class ReleaseNotReady(GatewayError):

@@ -61,7 +61,8 @@ class Settings(BaseSettings):
     )
     reload_failing_models: bool = Field(
         False,
-        description="reload a model when all its calls fail; always on for the embedded Triton",
+        description="reload a model when its calls fail, or those of one instance; always on for"
+        " the embedded Triton",
     )
     triton_grpc_port: Port = Field(
         0, description="gRPC port of the embedded Triton; 0 picks a free port"

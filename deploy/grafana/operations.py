@@ -46,12 +46,16 @@ RELEASES = (
     ),
     Shown(
         "Restarts",
-        "Workers that died and were started again, by preprocessor, and restarts of the embedded"
-        " Triton.",
+        "Workers that died and were started again, by preprocessor, models reloaded because their"
+        " calls failed, and restarts of the embedded Triton.",
         (
             Query(
                 f"sum by (distribution) (increase(gateway_worker_restarts_total{WINDOW}))",
                 "{{distribution}}",
+            ),
+            Query(
+                f"sum by (model) (increase(gateway_model_reloads_total{WINDOW}))",
+                "reloads of {{model}}",
             ),
             Query(f"sum(delta(gateway_triton_restarts{WINDOW}))", "embedded Triton"),
         ),

@@ -51,7 +51,7 @@ class Readiness:
             problems["repository"] = public(self._reconciler.problem)
         for name, item in models.items():
             if model in (None, name):
-                problems |= _of_model(name, item)
+                problems |= _of_model(name, item) | self._ailing(name)
         if model is None:
             obstacle = self._obstacle(models)
         else:
@@ -118,6 +118,14 @@ class Readiness:
         if reason := self._triton_problem():
             problems["embedded triton"] = reason
         return problems
+
+    def _ailing(self, model: str) -> dict[str, str]:
+        """Return the replicas on which calls of a model keep failing."""
+        return {
+            f"{model} on triton {replica.endpoint}": public(ailing[model])
+            for replica in self._triton.replicas
+            if model in (ailing := replica.ailing)
+        }
 
     def _obstacle(self, models: Mapping[str, ModelState]) -> dict[str, str]:
         """Return what keeps the whole gateway from being ready."""

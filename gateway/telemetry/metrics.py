@@ -127,6 +127,9 @@ REPLICA_UP = Gauge(
 TRITON_RESTARTS = Gauge(
     "gateway_triton_restarts", "Restarts of the embedded Triton", multiprocess_mode="livemax"
 )
+MODEL_RELOADS = Counter(
+    "gateway_model_reloads_total", "Reloads of a model whose calls failed", ("model",)
+)
 REQUESTS_OPEN = Gauge("gateway_requests_open", "Requests in progress", multiprocess_mode="livesum")
 CONNECTIONS_REFUSED = Counter(
     "gateway_connections_refused_total", "Connections closed at once, as there were too many"

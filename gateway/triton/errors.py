@@ -31,6 +31,11 @@ TABLE: dict[grpc.StatusCode, type[errors.GatewayError]] = {
     grpc.StatusCode.CANCELLED: errors.TritonUnreachable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
+#: Failures that are the server's own, as far as the code tells: a dead instance, a crash. The same
+#: rows may be answered by another instance. (Inference is pure: repeating it is safe.)
+REPEATABLE = frozenset(
+    {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
+)
 DETAILS: dict[type[errors.GatewayError], str] = {
     errors.InferenceFailed: "Triton failed this inference; the gateway's log says why.",
     errors.ReleaseNotReady: "Triton does not serve this model version now.",
@@ -42,4 +47,7 @@ DETAILS: dict[type[errors.GatewayError], str] = {
 def translated(status: grpc.StatusCode) -> errors.GatewayError:
     """Return the gateway's error for a failed inference."""
     kind = TABLE[status]
-    return kind(DETAILS[kind])
+    error = kind(DETAILS[kind])
+    if isinstance(error, errors.InferenceFailed):
+        error.repeatable = status in REPEATABLE
+    return error

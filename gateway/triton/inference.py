@@ -6,7 +6,6 @@ bench-micro` measures both) for features that the gateway does not use.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 from gateway.deadline import Deadline
 from gateway.errors import InferenceFailed
 from gateway.triton import errors
+from gateway.triton.health import Health
 from gateway.triton.model_control import ModelVersion
 
 log = structlog.get_logger(__name__)
@@ -33,12 +33,12 @@ class Mismatch(ValueError):
 class Inference:
     """Sends calls to one server, over a channel of its own.
 
-    `in_flight` counts the calls in progress, `failures` consecutive failures by model.
+    `in_flight` counts the calls in progress; `health` judges each version by its calls.
     """
 
     def __init__(self, endpoint: str, options: Sequence[tuple[str, int]]) -> None:
         self.in_flight = 0
-        self.failures: Counter[str] = Counter()
+        self.health = Health()
         self._endpoint = endpoint
         self._channel = grpc.aio.insecure_channel(endpoint, options)
         self._call = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
@@ -73,7 +73,8 @@ class Inference:
             reason = error.details()
             log.warning("inference failed", model=model, replica=self._endpoint, reason=reason)
             told = errors.translated(error.code())
-            self.failures[model] += isinstance(told, InferenceFailed)
+            if isinstance(told, InferenceFailed) and told.repeatable:
+                self.health.failed(version)
             raise told from None
         except ValueError as error:  # Mismatch, or bytes that do not fit the shape
             reason = str(error)
@@ -81,7 +82,8 @@ class Inference:
             raise InferenceFailed("Triton's answer does not fit the request.") from None
         finally:
             self.in_flight -= 1
-        self.failures.pop(model, None)
+        if record := self.health.records.get(version):
+            record.calls += 1
         return found
 
     async def close(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -17,19 +17,17 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
+from gateway.triton.attempts import Attempts
 from gateway.triton.configs import Configs
 from gateway.triton.model_control import Files, ModelVersion
 from gateway.triton.replica import Replica
+from gateway.triton.wanted import Wanted
+from gateway.triton.watch import Watch
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between checks of a replica that answers, and of one that does not.
-PROBE_UP = 2.0
-PROBE_DOWN = 0.25
-#: Most seconds that loads wait for versions that are about to be wanted.
-GATHER = 2.0
-#: Seconds that a call waits for a reloaded version to be verified, and between two checks.
-VERIFY_SECONDS, VERIFY_PAUSE = 5.0, 0.02
+#: Seconds that a call waits for a version to be reloaded and verified, and between two checks.
+VERIFY_SECONDS, VERIFY_PAUSE = 10.0, 0.02
 
 
 class VersionState(StrEnum):
@@ -75,58 +73,43 @@ class TritonPool:
             Replica(endpoint, configs, digest, reloads=reloads) for endpoint in endpoints
         ]
         self.changed = asyncio.Event()
-        self._wanted: dict[ModelVersion, Files] = {}
-        self._announced = 0
-        self._gathered = asyncio.Event()
-        self._gathered.set()
-        self._alarms = {replica: asyncio.Event() for replica in self.replicas}
-        self._watches: list[asyncio.Task[None]] = []
+        self._wanted = Wanted()
+        self._watches = {
+            replica: Watch(replica, self._wanted, self.changed) for replica in self.replicas
+        }
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start to watch the replicas; calls succeed after the first check."""
-        self._watches = [asyncio.create_task(self._watch(replica)) for replica in self.replicas]
+        self._tasks = [asyncio.create_task(watch.run()) for watch in self._watches.values()]
 
     async def close(self) -> None:
         """Stop watching and close the channels."""
-        for watch in self._watches:
-            watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(replica.close() for replica in self.replicas))
 
-    @contextmanager
-    def announced(self) -> Iterator[None]:
-        """Delay loads while the block determines whether it wants a version.
-
-        Versions wanted at the same time are loaded together: a model's versions in one load, and
-        models concurrently.
-        """
-        self._announced += 1
-        self._gathered.clear()
-        try:
-            yield
-        finally:
-            self._announced -= 1
-            if not self._announced:
-                self._gathered.set()
+    def announced(self) -> AbstractContextManager[None]:
+        """Delay loads while the block determines whether it wants a version (see Wanted)."""
+        return self._wanted.announced()
 
     def want(self, version: ModelVersion, files: Files, *, anew: bool = True) -> None:
         """Have every replica load a version from these files, and keep it.
 
         Without `anew`, a version that is wanted from other files is left alone.
         """
-        wanted = self._wanted.get(version)
-        if wanted is None or (anew and wanted != files):
-            self._wanted[version] = files
-            for alarm in self._alarms.values():
-                alarm.set()
+        if self._wanted.add(version, files, anew=anew):
+            for watch in self._watches.values():
+                watch.alarm.set()
 
     def wanted(self, version: ModelVersion) -> Files | None:
         """Return the files from which every replica should have a version."""
-        return self._wanted.get(version)
+        return self._wanted.versions.get(version)
 
     async def drop(self, version: ModelVersion) -> None:
         """Have every replica unload a version."""
-        self._wanted.pop(version, None)
+        self._wanted.versions.pop(version, None)
         for replica in self.replicas:
             if version in replica.ready:
                 try:
@@ -158,7 +141,7 @@ class TritonPool:
             return VersionStatus(VersionState.READY)
         if not self.reachable:
             return VersionStatus(VersionState.UNREACHABLE, "no Triton replica answers")
-        if self._loaded(verified.version):
+        if self._soon(verified.version):
             return VersionStatus(VersionState.VERIFYING, "running its golden cases")
         model = verified.version.model
         problems = {r.problems[model] for r in self.replicas if r.up and model in r.problems}
@@ -180,68 +163,54 @@ class TritonPool:
     ) -> dict[str, NDArray[Any]]:
         """Run one call on the least loaded replica; on another one if that goes away.
 
-        Waits for a version that has just been reloaded to be verified again. Raises GatewayError:
-        ReleaseNotReady or TritonUnreachable if no replica can take the call.
+        A call that fails by the server's fault is repeated once, elsewhere if possible. Waits for a
+        version that is being reloaded to be verified again. Raises GatewayError: ReleaseNotReady or
+        TritonUnreachable if no replica can take the call.
         """
-        tried: set[Replica] = set()
-        failure: GatewayError | None = None
+        attempts: Attempts | None = None
         patience = min(deadline.at, time.monotonic() + VERIFY_SECONDS)
         while True:
             able = self.able(verified)
-            if tried:
-                able = [replica for replica in able if replica not in tried]
+            if attempts:
+                able = attempts.rest(able)
             if not able:
-                if failure or not self._loaded(verified.version) or time.monotonic() > patience:
-                    raise failure or self._unable()
+                if time.monotonic() > patience or not self._soon(verified.version, attempts):
+                    raise (attempts and attempts.failure) or self._unable()
                 await asyncio.sleep(VERIFY_PAUSE)
                 continue
             replica = able[0] if len(able) == 1 else min(able, key=_calls_in_flight)
+            load = verified.loads[replica.endpoint]
             try:
-                return await replica.inference.infer(verified.version, tensors, outputs, deadline)
-            except InferenceFailed:
-                self._alarms[replica].set()
-                raise
-            except (TritonUnreachable, ReleaseNotReady) as error:
-                tried.add(replica)
-                failure = error
-                self._alarms[replica].set()
+                found = await replica.inference.infer(verified.version, tensors, outputs, deadline)
+            except (InferenceFailed, TritonUnreachable, ReleaseNotReady) as error:
+                self._watches[replica].alarm.set()
+                attempts = attempts or Attempts(verified.version)
+                attempts.add(replica, load, error)
+                # Time to take a model away that has just been found dead: the call then waits.
+                await asyncio.sleep(VERIFY_PAUSE)
+            else:
+                if attempts:
+                    attempts.succeeded()
+                return found
 
     def require_able(self, verified: Verified) -> None:
         """Raise TritonUnreachable or ReleaseNotReady if no replica is able, or will be soon."""
-        for replica in self.replicas:
-            if verified.version in replica.ready:
-                return
-        raise self._unable()
+        if not self._soon(verified.version):
+            raise self._unable()
 
-    def _loaded(self, version: ModelVersion) -> bool:
-        """Whether a replica serves the version, verified or not."""
-        return any(version in replica.ready for replica in self.replicas)
+    def _soon(self, version: ModelVersion, attempts: Attempts | None = None) -> bool:
+        """Whether a replica serves the version, verified or not, or is reloading it."""
+        for replica in self.replicas:
+            if version in replica.reloading:
+                return True
+            if version in replica.ready and (attempts is None or attempts.possible(replica)):
+                return True
+        return False
 
     def _unable(self) -> GatewayError:
         if self.reachable:
             return ReleaseNotReady("No Triton replica serves this model version now.")
         return TritonUnreachable("No Triton replica answers now.")
-
-    async def _watch(self, replica: Replica) -> None:
-        alarm = self._alarms[replica]
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GATHER):
-                    await self._gathered.wait()
-            alarm.clear()
-            before = dict(replica.ready)
-            try:
-                await replica.refresh(dict(self._wanted))
-            except Exception:  # whatever a server does, keep watching
-                log.exception("checking a replica failed", replica=replica.endpoint)
-                replica.mark_down("checking it failed")
-            if replica.ready != before:
-                self.changed.set()
-            try:
-                async with asyncio.timeout(PROBE_UP if replica.up else PROBE_DOWN):
-                    await alarm.wait()
-            except TimeoutError:
-                continue
 
 
 def _calls_in_flight(replica: Replica) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.telemetry import metrics
 from gateway.triton.configs import ConfigError, Configs
+from gateway.triton.health import ReloadPauses
 from gateway.triton.inference import Inference
 from gateway.triton.model_control import Files, LoadedVersion, ModelControl, ModelVersion
 
@@ -29,8 +29,6 @@ CHANNEL = (
 )
 #: Seconds before a model that failed to load is tried again.
 RELOAD_PAUSE = 10.0
-#: Calls that must fail in a row before a model counts as broken.
-FAILURES = 3
 
 
 class ReplicaState(StrEnum):
@@ -51,8 +49,8 @@ class ReplicaStatus(NamedTuple):
 class Replica:
     """A Triton server that the gateway calls. `ready` holds what it serves.
 
-    With `reloads`, a model whose calls all fail is reloaded: when the process of a Python-based
-    backend has died, Triton still calls its model ready.
+    With `reloads`, a model that is dead or half dead is reloaded (see `health`); `reloading` holds
+    the versions that will be ready again for that reason, or because somebody else reloads them.
     """
 
     def __init__(
@@ -67,6 +65,9 @@ class Replica:
         self._reloads = reloads
         self._answered: dict[ModelVersion, int] = {}
         self.ready: dict[ModelVersion, LoadedVersion] = {}
+        self.reloading: set[ModelVersion] = set()
+        self._condemned: dict[str, str] = {}  # models to unload and load, with the reason
+        self._pauses = ReloadPauses()
         self.problems: dict[str, str] = {}
         self.status = ReplicaStatus()
         self._next_load: dict[str, float] = {}
@@ -79,11 +80,26 @@ class Replica:
         """Whether it can be called."""
         return self.status.state is ReplicaState.UP
 
+    @property
+    def ailing(self) -> dict[str, str]:
+        """The models that are dead or half dead, with the reason and what is done about it."""
+        found = {}
+        for version, record in self.inference.health.broken().items():
+            pause = self._pauses.left(version.model)
+            then = f"next reload in {pause:.0f} s" if self._reloads else "reload it"
+            found[version.model] = f"{record.verdict}: {record}; {then}"
+        for model, reason in self._condemned.items():
+            found[model] = f"{reason}; reloading it"
+        return found
+
     async def refresh(self, wanted: Mapping[ModelVersion, Files]) -> None:
         """Check what this server serves; load what is wanted but missing or from other files.
 
         Does not raise: `status` and `problems` (by model) tell what is wrong.
         """
+        self.reloading &= wanted.keys()
+        if self._reloads:
+            self._condemn()
         try:
             serving = await self._control.ready()
             reloaded = await self._reloaded()
@@ -94,8 +110,7 @@ class Replica:
             self.status = ReplicaStatus(ReplicaState.UP, "")
             metrics.REPLICA_UP.labels(self.endpoint).set(1)
             log.info("triton answers", replica=self.endpoint)
-        if self._reloads:
-            serving -= await self._unload_broken()
+        serving = {version for version in serving if version.model not in self._condemned}
         for version in self.ready.keys() - serving:
             del self.ready[version]
         stale = {
@@ -131,6 +146,9 @@ class Replica:
             log.error("triton does not answer", replica=self.endpoint, reason=reason)
         self.status = ReplicaStatus(ReplicaState.DOWN, f"does not answer: {reason}")
         self.ready.clear()
+        self.reloading.clear()
+        self._condemned.clear()
+        self.inference.health.records.clear()
         self._answered.clear()
         self._next_load.clear()
         metrics.REPLICA_UP.labels(self.endpoint).set(0)
@@ -140,15 +158,30 @@ class Replica:
         await self.inference.close()
         await self._client.close()
 
-    async def _unload_broken(self) -> set[ModelVersion]:
-        """Unload the models whose calls all fail; return the versions that are gone."""
-        broken = {model for model, count in self.inference.failures.items() if count >= FAILURES}
-        for model in broken:
-            log.error("all calls of a model fail: reloading it", model=model, replica=self.endpoint)
-            del self.inference.failures[model]
-            with suppress(InferenceServerException):  # the server may be down by now
-                await self._control.unload(model)
-        return {version for version in self.ready if version.model in broken}
+    def lose(self, version: ModelVersion, load: int) -> None:
+        """Note that a load of a version is gone; the next `refresh` brings it back if wanted."""
+        loaded = self.ready.get(version)
+        if loaded and loaded.load == load:
+            del self.ready[version]
+            self.reloading.add(version)
+
+    def _condemn(self) -> None:
+        """Take away the models that are dead or half dead, as often as is allowed.
+
+        No call is sent to them from now on; those that come wait until they are loaded again.
+        """
+        for version, record in self.inference.health.broken().items():
+            model = version.model
+            if model in self._condemned or self._pauses.left(model):
+                continue
+            self._pauses.begin(model)
+            self._condemned[model] = f"{record.verdict}: {record}"
+            gone = {version for version in self.ready if version.model == model}
+            self.ready = {v: loaded for v, loaded in self.ready.items() if v not in gone}
+            self.reloading |= gone
+            metrics.MODEL_RELOADS.labels(model).inc()
+            reason = self._condemned[model]
+            log.error("reloading a model", model=model, replica=self.endpoint, reason=reason)
 
     async def _reloaded(self) -> set[ModelVersion]:
         """Return the versions that someone has reloaded: their statistics started over."""
@@ -167,6 +200,8 @@ class Replica:
             return
         files = dict(wanted)
         try:
+            if model in self._condemned:
+                await self._control.unload(model)
             if missing:
                 numbers = {n for m, n in wanted.keys() | serving if m == model}
                 files |= await self._control.load(model, numbers, new=[n for _, n in missing])
@@ -185,3 +220,7 @@ class Replica:
             self.problems[model] = reason
         else:
             self.problems.pop(model, None)
+            self.inference.health.forget(model)
+        finally:
+            self._condemned.pop(model, None)
+            self.reloading = {version for version in self.reloading if version.model != model}

@@ -89,8 +89,9 @@ async def test_a_killed_model_instance_is_mended(crashing: Stack) -> None:
             statuses[answer.status_code] += 1
             await asyncio.sleep(0.05)
     assert case.wrong(answer.json()["output"]) is None
-    assert statuses[502] > 0
-    assert statuses.keys() <= {200, 502, 503}
+    # Three failed calls condemn it; each request has two, and later ones wait for the reload.
+    assert statuses.keys() <= {200, 502}
+    assert statuses[502] <= 2
 
 
 async def test_deadlines_that_pass_do_not_unload_the_model(tmp_path: Path) -> None:

@@ -71,20 +71,30 @@ def test_a_dead_part_degrades_and_is_named() -> None:
             "c": model(r1=release(dead={"c-preprocessor worker 2": "was killed"})),
         }
     )
-    replica = SimpleNamespace(endpoint="h:1", up=False, status=SimpleNamespace(reason="no answer"))
+    replica = SimpleNamespace(
+        endpoint="h:1",
+        up=False,
+        status=SimpleNamespace(reason="no answer"),
+        ailing={"a": "half dead: 3 of 9 calls failed"},
+    )
     gateway.triton.replicas = [replica]
     gateway.triton_problem = "tritonserver was ended by SIGKILL"
     assert gateway.shown() == (
         "degraded",
         {
             "triton h:1": "no answer",
+            "a on triton h:1": "half dead: 3 of 9 calls failed",
             "embedded triton": "tritonserver was ended by SIGKILL",
             "a/2": "rejected: off by 1",
             "b": "releases.toml:1: no TOML",  # without the path
             "c-preprocessor worker 2": "was killed",
         },
     )
-    assert gateway.shown("a")[1].keys() == {"triton h:1", "embedded triton", "a/2"}
+    parts = {"triton h:1", "a on triton h:1", "embedded triton", "a/2"}
+    assert gateway.shown("a")[1].keys() == parts
+    assert gateway.shown("c")[1].keys() == parts - {"a on triton h:1", "a/2"} | {
+        "c-preprocessor worker 2"
+    }
 
 
 def test_a_release_without_traffic_that_is_down_costs_no_readiness() -> None:
