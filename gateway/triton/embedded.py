@@ -21,6 +21,7 @@ import structlog
 from gateway.system.supervision import Backoff, ChildState, ChildStatus, Supervisor, described
 from gateway.telemetry import metrics
 from gateway.triton import canary, launcher
+from gateway.triton.hang import until_hung
 from gateway.triton.launcher import EmbeddedOptions
 from gateway.triton.layout import EmbeddedTritonError, Installation
 
@@ -42,6 +43,7 @@ class EmbeddedTriton:
         self._ports = _choose_ports(options)
         self._lock: IO[bytes] | None = None
         self._installation: Installation | None = None
+        self._guard: asyncio.Task[None] | None = None
         self._supervisor = Supervisor("tritonserver", self._launch, BACKOFF, ended=self._ended)
 
     @property
@@ -77,6 +79,7 @@ class EmbeddedTriton:
 
     async def stop(self) -> None:
         """Stop Triton: requests in flight finish, then the rest of its process group is killed."""
+        self._unguard()
         await self._supervisor.stop(STOP_GRACE_S)
         self._release()
         log.info("the embedded Triton has stopped")
@@ -112,7 +115,20 @@ class EmbeddedTriton:
             await self._clear(process)
             raise
         log.info("the embedded Triton is ready", pid=process.pid, ports=self._ports)
+        self._guard = asyncio.create_task(self._kill_if_hung(process))
         return process
+
+    async def _kill_if_hung(self, process: Process) -> None:
+        """Kill the process once it hangs; the supervisor then starts another one."""
+        await until_hung(self.grpc_endpoint)
+        log.error("the embedded Triton hangs: killing it", pid=process.pid)
+        with suppress(ProcessLookupError):
+            process.kill()
+
+    def _unguard(self) -> None:
+        if self._guard:
+            self._guard.cancel()
+            self._guard = None
 
     async def _prove(self, process: Process) -> None:
         """Wait until the canary is answered, the process ends or the time is up."""
@@ -136,6 +152,7 @@ class EmbeddedTriton:
 
     async def _ended(self, process: Process | None, status: ChildStatus) -> None:
         """Clean up after the process."""
+        self._unguard()
         if process:
             await self._clear(process)
         if status.state is ChildState.RESTARTING:

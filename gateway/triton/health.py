@@ -1,4 +1,4 @@
-"""Judges from its calls whether a model on one server is dead, or half dead, and when to reload it.
+"""Judges from its calls whether a model on one server is dead, or half dead.
 
 When the process of a Python-based instance has died, Triton calls the model ready all the same, and
 goes on sending that instance calls: each fails after a second, while the other instances answer
@@ -23,9 +23,6 @@ FAILURES = 3
 #: Where the whole model is dead, this share of the calls fails. Where an instance is, this share of
 #: the failures is refuted: fewer, and some rows fail the model, and those that share their batch.
 MOST, SOME = 0.5, 0.25
-#: Seconds from one reload to the next at the earliest: doubled while the model stays bad, since
-#: then it is not the process but the model or what it is sent.
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 
 
 class Verdict(StrEnum):
@@ -103,23 +100,3 @@ class Health:
     def forget(self, model: str) -> None:
         """Forget the calls of a model that is loaded anew."""
         self.records = {v: record for v, record in self.records.items() if v.model != model}
-
-
-class ReloadPauses:
-    """When a failing model may be reloaded: at once, then after pauses that double."""
-
-    def __init__(self) -> None:
-        self._pauses: dict[str, tuple[float, float]] = {}  # the end and the length of the last one
-
-    def left(self, model: str) -> float:
-        """Return the seconds until the model may be reloaded; 0 if it may be now."""
-        end, _ = self._pauses.get(model, (0.0, 0.0))
-        return max(end - time.monotonic(), 0.0)
-
-    def begin(self, model: str) -> None:
-        """Note a reload; after a model was sound for a window, pauses begin with the first."""
-        now = time.monotonic()
-        end, length = self._pauses.get(model, (0.0, 0.0))
-        again = length and now - end < max(WINDOW, length)
-        length = min(2 * length, LONGEST_PAUSE) if again else FIRST_PAUSE
-        self._pauses[model] = now + length, length

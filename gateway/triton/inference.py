@@ -6,8 +6,10 @@ bench-micro` measures both) for features that the gateway does not use.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -20,6 +22,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 from gateway.deadline import Deadline
 from gateway.errors import InferenceFailed
 from gateway.triton import errors
+from gateway.triton.channel import channel
 from gateway.triton.health import Health
 from gateway.triton.model_control import ModelVersion
 
@@ -30,18 +33,38 @@ class Mismatch(ValueError):
     """An answer that does not fit its request; the message is for the log."""
 
 
+class Liveness(StrEnum):
+    """Whether a server answers."""
+
+    ALIVE = "alive"
+    REFUSED = "refused"  # no connection, or an error for an answer
+    SILENT = "silent"  # no answer in time: it hangs, or packets get lost
+
+
+class Proof(NamedTuple):
+    """What a probe found; the reason is for operators, empty if alive."""
+
+    liveness: Liveness
+    reason: str = ""
+
+
 class Inference:
     """Sends calls to one server, over a channel of its own.
 
-    `in_flight` counts the calls in progress; `health` judges each version by its calls.
+    `answers` counts the calls that were answered; `health` judges each version by its calls.
     """
 
-    def __init__(self, endpoint: str, options: Sequence[tuple[str, int]]) -> None:
-        self.in_flight = 0
+    def __init__(self, endpoint: str) -> None:
+        self.answers = 0
         self.health = Health()
         self._endpoint = endpoint
-        self._channel = grpc.aio.insecure_channel(endpoint, options)
-        self._call = service_pb2_grpc.GRPCInferenceServiceStub(self._channel).ModelInfer
+        self._calls: set[grpc.aio.Call] = set()
+        self._connect()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls in progress."""
+        return len(self._calls)
 
     async def infer(
         self,
@@ -65,9 +88,10 @@ class Inference:
             outputs=[{"name": spec.name} for spec in outputs],
             raw_input_contents=[array.tobytes() for array in tensors.values()],
         )
-        self.in_flight += 1
+        call = self._infer(request, timeout=deadline.left)
+        self._calls.add(call)
         try:
-            answer = await self._call(request, timeout=deadline.left)
+            answer = await call
             found = _outputs(request, answer, outputs)
         except grpc.aio.AioRpcError as error:
             reason = error.details()
@@ -76,15 +100,49 @@ class Inference:
             if isinstance(told, InferenceFailed) and told.repeatable:
                 self.health.failed(version)
             raise told from None
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            raise errors.translated(grpc.StatusCode.CANCELLED) from None  # by `reconnect`
         except ValueError as error:  # Mismatch, or bytes that do not fit the shape
             reason = str(error)
             log.error("wrong answer", model=model, replica=self._endpoint, reason=reason)  # noqa: TRY400
             raise InferenceFailed("Triton's answer does not fit the request.") from None
         finally:
-            self.in_flight -= 1
+            self._calls.discard(call)
+        self.answers += 1
         if record := self.health.records.get(version):
             record.calls += 1
         return found
+
+    async def probe(self, seconds: float) -> Proof:
+        """Ask the server, over the channel of the calls, whether it lives. Does not raise.
+
+        Not by HTTP/2 pings: a server whose operator has not allowed frequent ones closes the
+        connection on them.
+        """
+        try:
+            answer = await self._live(service_pb2.ServerLiveRequest(), timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return Proof(Liveness.SILENT, f"no answer in {seconds} s")
+            return Proof(Liveness.REFUSED, error.details() or error.code().name)
+        if not answer.live:
+            return Proof(Liveness.REFUSED, "it says that it is not live")
+        return Proof(Liveness.ALIVE)
+
+    async def reconnect(self) -> None:
+        """Fail all calls in progress with TritonUnreachable, and connect anew."""
+        old, calls = self._channel, list(self._calls)
+        self._connect()
+        for call in calls:
+            call.cancel()
+        await old.close()
+
+    def _connect(self) -> None:
+        self._channel = channel(self._endpoint)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._infer, self._live = stub.ModelInfer, stub.ServerLive
 
     async def close(self) -> None:
         """Close the channel."""

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
+from gateway.triton.channel import client
 from gateway.triton.configs import Configs
 
 #: Timeouts in seconds: of health and index calls, and of loading one model.
@@ -46,21 +46,28 @@ class LoadedVersion(NamedTuple):
 
 
 class ModelControl:
-    """One server's model control, over `client`. All raise InferenceServerException.
+    """One server's model control. All raise InferenceServerException.
 
     `digest` reads the digests of a version's files.
     """
 
     def __init__(
-        self,
-        client: triton.InferenceServerClient,
-        configs: Configs,
-        digest: Callable[[ModelVersion], Files],
+        self, endpoint: str, configs: Configs, digest: Callable[[ModelVersion], Files]
     ) -> None:
-        self._client = client
+        self._endpoint = endpoint
+        self._client = client(endpoint)
         self._configs = configs
         self._digest = digest
         self._loads = itertools.count(1)
+
+    async def reconnect(self) -> None:
+        """Connect anew; calls in progress fail."""
+        old, self._client = self._client, client(self._endpoint)
+        await old.close()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._client.close()
 
     async def ready(self) -> set[ModelVersion]:
         """Return the versions that the server calls ready."""

@@ -100,8 +100,8 @@ class TritonPool:
         Without `anew`, a version that is wanted from other files is left alone.
         """
         if self._wanted.add(version, files, anew=anew):
-            for watch in self._watches.values():
-                watch.alarm.set()
+            for replica in self.replicas:
+                replica.alarm.set()
 
     def wanted(self, version: ModelVersion) -> Files | None:
         """Return the files from which every replica should have a version."""
@@ -183,7 +183,7 @@ class TritonPool:
             try:
                 found = await replica.inference.infer(verified.version, tensors, outputs, deadline)
             except (InferenceFailed, TritonUnreachable, ReleaseNotReady) as error:
-                self._watches[replica].alarm.set()
+                self._watches[replica].note(error)
                 attempts = attempts or Attempts(verified.version)
                 attempts.add(replica, load, error)
                 # Time to take a model away that has just been found dead: the call then waits.

@@ -6,27 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 import structlog
-from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
 from gateway.telemetry import metrics
 from gateway.triton.configs import ConfigError, Configs
-from gateway.triton.health import ReloadPauses
-from gateway.triton.inference import Inference
+from gateway.triton.inference import Inference, Proof
+from gateway.triton.mending import Mending
 from gateway.triton.model_control import Files, LoadedVersion, ModelControl, ModelVersion
 
 log = structlog.get_logger(__name__)
 
-#: Find a restarted server within a second; gRPC's default backs off to two minutes.
-CHANNEL = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-)
 #: Seconds before a model that failed to load is tried again.
 RELOAD_PAUSE = 10.0
 
@@ -49,8 +42,9 @@ class ReplicaStatus(NamedTuple):
 class Replica:
     """A Triton server that the gateway calls. `ready` holds what it serves.
 
-    With `reloads`, a model that is dead or half dead is reloaded (see `health`); `reloading` holds
-    the versions that will be ready again for that reason, or because somebody else reloads them.
+    `alarm` asks for a `refresh`: set by whoever suspects a change, and when a load has ended.
+    `reloading` holds the versions that will be ready again soon, because they are reloaded: here
+    (for `reloads` see Mending) or by somebody else.
     """
 
     def __init__(
@@ -62,18 +56,17 @@ class Replica:
         reloads: bool,
     ) -> None:
         self.endpoint = endpoint
-        self._reloads = reloads
-        self._answered: dict[ModelVersion, int] = {}
+        self.alarm = asyncio.Event()
         self.ready: dict[ModelVersion, LoadedVersion] = {}
         self.reloading: set[ModelVersion] = set()
-        self._condemned: dict[str, str] = {}  # models to unload and load, with the reason
-        self._pauses = ReloadPauses()
         self.problems: dict[str, str] = {}
         self.status = ReplicaStatus()
+        self.inference = Inference(endpoint)
+        self._answered: dict[ModelVersion, int] = {}
         self._next_load: dict[str, float] = {}
-        self.inference = Inference(endpoint, CHANNEL)
-        self._client = triton.InferenceServerClient(endpoint, channel_args=CHANNEL)
-        self._control = ModelControl(self._client, configs, digest)
+        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._mending = Mending(self.inference.health, reloads=reloads)
+        self._control = ModelControl(endpoint, configs, digest)
 
     @property
     def up(self) -> bool:
@@ -83,48 +76,48 @@ class Replica:
     @property
     def ailing(self) -> dict[str, str]:
         """The models that are dead or half dead, with the reason and what is done about it."""
-        found = {}
-        for version, record in self.inference.health.broken().items():
-            pause = self._pauses.left(version.model)
-            then = f"next reload in {pause:.0f} s" if self._reloads else "reload it"
-            found[version.model] = f"{record.verdict}: {record}; {then}"
-        for model, reason in self._condemned.items():
-            found[model] = f"{reason}; reloading it"
-        return found
+        return self._mending.ailing
+
+    async def probe(self, seconds: float) -> Proof:
+        """Ask whether it answers. Does not raise."""
+        return await self.inference.probe(seconds)
 
     async def refresh(self, wanted: Mapping[ModelVersion, Files]) -> None:
-        """Check what this server serves; load what is wanted but missing or from other files.
+        """Check what this server serves; start to load what is missing or from other files.
 
-        Does not raise: `status` and `problems` (by model) tell what is wrong.
+        Does not wait for the loads, and does not raise: `status` and `problems` (by model) tell
+        what is wrong.
         """
         self.reloading &= wanted.keys()
-        if self._reloads:
-            self._condemn()
+        for model, reason in self._mending.condemn().items():
+            self._take_away(model)
+            metrics.MODEL_RELOADS.labels(model).inc()
+            log.error("reloading a model", model=model, replica=self.endpoint, reason=reason)
         try:
             serving = await self._control.ready()
             reloaded = await self._reloaded()
         except InferenceServerException as error:
-            self.mark_down(error.message() or "no answer")
+            reason = error.message() or "no answer"
+            if not self.up:
+                self.mark_down(f"its models cannot be listed: {reason}")
+            log.warning("models not listed", replica=self.endpoint, reason=reason)
             return
         if not self.up:
             self.status = ReplicaStatus(ReplicaState.UP, "")
             metrics.REPLICA_UP.labels(self.endpoint).set(1)
             log.info("triton answers", replica=self.endpoint)
-        serving = {version for version in serving if version.model not in self._condemned}
+        serving = {v for v in serving if v.model not in self._mending.condemned}
         for version in self.ready.keys() - serving:
             del self.ready[version]
         stale = {
             v for v, files in wanted.items() if v in self.ready and self.ready[v].files != files
         }
         new = (wanted.keys() - self.ready.keys()) | (wanted.keys() & reloaded) | stale
-        await asyncio.gather(
-            *(
-                self._bring_up(
-                    model, {v: wanted[v] for v in new if v.model == model}, serving - stale
-                )
-                for model in sorted({model for model, _ in new})
-            )
-        )
+        for model in {model for model, _ in new} - self._loads.keys():
+            versions = {v: wanted[v] for v in new if v.model == model}
+            load = asyncio.create_task(self._bring_up(model, versions, serving - stale))
+            self._loads[model] = load
+            load.add_done_callback(partial(self._ended, model))
 
     async def unload(self, version: ModelVersion) -> None:
         """Unload one version; requests in progress still finish.
@@ -147,16 +140,26 @@ class Replica:
         self.status = ReplicaStatus(ReplicaState.DOWN, f"does not answer: {reason}")
         self.ready.clear()
         self.reloading.clear()
-        self._condemned.clear()
-        self.inference.health.records.clear()
+        self._mending.clear()
+        for load in self._loads.values():
+            load.cancel()
         self._answered.clear()
         self._next_load.clear()
         metrics.REPLICA_UP.labels(self.endpoint).set(0)
 
+    async def reconnect(self) -> None:
+        """Fail all calls in progress, and connect anew: the connection may be dead."""
+        await self.inference.reconnect()
+        await self._control.reconnect()
+
     async def close(self) -> None:
-        """Close the channels."""
+        """Stop loading and close the channels."""
+        loads = list(self._loads.values())
+        for load in loads:
+            load.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
         await self.inference.close()
-        await self._client.close()
+        await self._control.close()
 
     def lose(self, version: ModelVersion, load: int) -> None:
         """Note that a load of a version is gone; the next `refresh` brings it back if wanted."""
@@ -165,23 +168,16 @@ class Replica:
             del self.ready[version]
             self.reloading.add(version)
 
-    def _condemn(self) -> None:
-        """Take away the models that are dead or half dead, as often as is allowed.
+    def _take_away(self, model: str) -> None:
+        """Have the calls of a model wait until it is loaded again."""
+        gone = {version for version in self.ready if version.model == model}
+        self.ready = {v: loaded for v, loaded in self.ready.items() if v not in gone}
+        self.reloading |= gone
 
-        No call is sent to them from now on; those that come wait until they are loaded again.
-        """
-        for version, record in self.inference.health.broken().items():
-            model = version.model
-            if model in self._condemned or self._pauses.left(model):
-                continue
-            self._pauses.begin(model)
-            self._condemned[model] = f"{record.verdict}: {record}"
-            gone = {version for version in self.ready if version.model == model}
-            self.ready = {v: loaded for v, loaded in self.ready.items() if v not in gone}
-            self.reloading |= gone
-            metrics.MODEL_RELOADS.labels(model).inc()
-            reason = self._condemned[model]
-            log.error("reloading a model", model=model, replica=self.endpoint, reason=reason)
+    def _ended(self, model: str, load: asyncio.Task[None]) -> None:
+        del self._loads[model]
+        if not load.cancelled():
+            self.alarm.set()
 
     async def _reloaded(self) -> set[ModelVersion]:
         """Return the versions that someone has reloaded: their statistics started over."""
@@ -200,7 +196,7 @@ class Replica:
             return
         files = dict(wanted)
         try:
-            if model in self._condemned:
+            if model in self._mending.condemned:
                 await self._control.unload(model)
             if missing:
                 numbers = {n for m, n in wanted.keys() | serving if m == model}
@@ -212,15 +208,18 @@ class Replica:
                 log.info("model ready", model=model, version=version.number, replica=self.endpoint)
             if missing and any(files[version] != wanted[version] for version in missing):
                 self._next_load[model] = time.monotonic() + RELOAD_PAUSE
-        except (InferenceServerException, ConfigError) as error:
+        except (InferenceServerException, ConfigError, OSError) as error:
             reason = error.message() if isinstance(error, InferenceServerException) else str(error)
             self._next_load[model] = time.monotonic() + RELOAD_PAUSE
             if self.problems.get(model) != reason:
                 log.warning("model not ready", model=model, replica=self.endpoint, reason=reason)
             self.problems[model] = reason
+        except Exception:  # whatever happens, try again
+            self._next_load[model] = time.monotonic() + RELOAD_PAUSE
+            log.exception("loading a model failed", model=model, replica=self.endpoint)
         else:
             self.problems.pop(model, None)
-            self.inference.health.forget(model)
+            self._mending.mended(model)
         finally:
-            self._condemned.pop(model, None)
+            self._mending.condemned.pop(model, None)
             self.reloading = {version for version in self.reloading if version.model != model}

@@ -53,7 +53,7 @@ async def measure(texts: list[str], endpoint: str, seconds: float) -> dict[str, 
             PoolOptions(Path(sys.executable), DISTRIBUTION, Path(folder), 1, 60.0, 10.0)
         )
         await pool.start()  # first: gRPC's threads would be in the way of its workers
-        client, inference = triton.InferenceServerClient(endpoint), Inference(endpoint, ())
+        client, inference = triton.InferenceServerClient(endpoint), Inference(endpoint)
         try:
             async with exchanges(Path(folder)) as (bare, own):
                 stages = [

@@ -24,6 +24,7 @@ from gateway.settings import Settings
 from gateway.telemetry import logs
 
 WARM_UPS = 50
+ROUNDS = 3
 PACKAGES = ("/gateway/", "/gateway_preprocessor/")
 
 
@@ -76,7 +77,8 @@ async def trace(model: str, folder: Path) -> Trace:
 
         for _ in range(WARM_UPS):
             await asyncio.to_thread(ask)
-        return await _traced(ask)
+        # The watch on Triton may look in between; the shortest trace has the request alone.
+        return min([await _traced(ask) for _ in range(ROUNDS)], key=lambda found: len(found.calls))
     finally:
         await gateway.stop()
 

@@ -16,7 +16,7 @@ from gateway_preprocessor import TensorSpec
 from prometheus_client import REGISTRY
 
 from gateway.errors import InferenceFailed
-from gateway.triton import health
+from gateway.triton import mending
 from gateway.triton.model_control import ModelVersion
 from tests.support import tritons
 from tests.support.goldens import cases
@@ -126,8 +126,8 @@ def _reloads(model: str) -> float:
 
 def test_pauses_between_reloads_double_and_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(health.time, "monotonic", lambda: now)
-    pauses, lengths = health.ReloadPauses(), []
+    monkeypatch.setattr(mending.time, "monotonic", lambda: now)
+    pauses, lengths = mending.ReloadPauses(), []
     for _ in range(8):
         pauses.begin("m")
         lengths.append(pauses.left("m"))
@@ -136,7 +136,7 @@ def test_pauses_between_reloads_double_and_begin_anew(monkeypatch: pytest.Monkey
     assert lengths == [10, 20, 40, 80, 160, 320, 600, 600]
     now += 601
     pauses.begin("m")
-    assert pauses.left("m") == health.FIRST_PAUSE
+    assert pauses.left("m") == mending.FIRST_PAUSE
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ async def served(spoil: Callable[[Any], None]) -> AsyncIterator[tuple[Inference,
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    inference = Inference(f"127.0.0.1:{port}", ())
+    inference = Inference(f"127.0.0.1:{port}")
     try:
         yield inference, servicer
     finally:
