@@ -78,14 +78,14 @@ TRITON = (
             Query(_per_request("nv_inference_compute_infer_duration_us"), "compute {{model}}"),
         ),
         "s",
-        8,
+        6,
     ),
     Shown(
         "Triton: rows per execution",
         "Mean rows that Triton computes at once, after it has merged calls.",
         (Query(ratio("nv_inference_count", "nv_inference_exec_count"), "{{model}}"),),
         "short",
-        8,
+        6,
     ),
     Shown(
         "Triton up",
@@ -94,6 +94,19 @@ TRITON = (
         "none",
         4,
         "states",
+    ),
+    Shown(
+        "Replicas passed by",
+        "Times a replica got no calls of a model for a while, because of errors or latency.",
+        (
+            Query(
+                "sum by (replica, model, cause)"
+                f" (increase(gateway_triton_ejections_total{WINDOW}))",
+                "{{replica}} {{model}} {{cause}}",
+            ),
+        ),
+        "short",
+        4,
     ),
     Shown(
         "Gateways behind the load balancer",

@@ -124,6 +124,11 @@ REPLICA_UP = Gauge(
     ("replica",),
     multiprocess_mode="livemin",
 )
+REPLICA_EJECTIONS = Counter(
+    "gateway_triton_ejections_total",
+    "Times a replica was passed by for a model, because of errors or latency",
+    ("replica", "model", "cause"),
+)
 TRITON_RESTARTS = Gauge(
     "gateway_triton_restarts", "Restarts of the embedded Triton", multiprocess_mode="livemax"
 )

@@ -6,32 +6,11 @@ that has died but the model itself, or what it is sent.
 
 from __future__ import annotations
 
-import time
-
 from gateway.triton.health import WINDOW, Health
+from gateway.triton.pauses import Pauses
 
 #: Seconds from one reload to the next at the earliest.
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
-
-
-class ReloadPauses:
-    """When a failing model may be reloaded: at once, then after pauses that double."""
-
-    def __init__(self) -> None:
-        self._pauses: dict[str, tuple[float, float]] = {}  # the end and the length of the last one
-
-    def left(self, model: str) -> float:
-        """Return the seconds until the model may be reloaded; 0 if it may be now."""
-        end, _ = self._pauses.get(model, (0.0, 0.0))
-        return max(end - time.monotonic(), 0.0)
-
-    def begin(self, model: str) -> None:
-        """Note a reload; after a model was sound for a window, pauses begin with the first."""
-        now = time.monotonic()
-        end, length = self._pauses.get(model, (0.0, 0.0))
-        again = length and now - end < max(WINDOW, length)
-        length = min(2 * length, LONGEST_PAUSE) if again else FIRST_PAUSE
-        self._pauses[model] = now + length, length
 
 
 class Mending:
@@ -44,7 +23,7 @@ class Mending:
         self.condemned: dict[str, str] = {}
         self._health = health
         self._reloads = reloads
-        self._pauses = ReloadPauses()
+        self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE, WINDOW)
 
     @property
     def ailing(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
 from gateway.triton.attempts import Attempts
+from gateway.triton.balance import Balance
 from gateway.triton.configs import Configs
 from gateway.triton.model_control import Files, ModelVersion
 from gateway.triton.replica import Replica
@@ -77,6 +79,7 @@ class TritonPool:
         self._watches = {
             replica: Watch(replica, self._wanted, self.changed) for replica in self.replicas
         }
+        self._balance = Balance()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -167,6 +170,7 @@ class TritonPool:
         version that is being reloaded to be verified again. Raises GatewayError: ReleaseNotReady or
         TritonUnreachable if no replica can take the call.
         """
+        version = verified.version
         attempts: Attempts | None = None
         patience = min(deadline.at, time.monotonic() + VERIFY_SECONDS)
         while True:
@@ -174,17 +178,20 @@ class TritonPool:
             if attempts:
                 able = attempts.rest(able)
             if not able:
-                if time.monotonic() > patience or not self._soon(verified.version, attempts):
+                if time.monotonic() > patience or not self._soon(version, attempts):
                     raise (attempts and attempts.failure) or self._unable()
                 await asyncio.sleep(VERIFY_PAUSE)
                 continue
-            replica = able[0] if len(able) == 1 else min(able, key=_calls_in_flight)
+            replica = able[0] if len(able) == 1 else self._balance.choose(able, version)
             load = verified.loads[replica.endpoint]
+            infer = replica.inference.infer
+            if len(self.replicas) > 1:
+                infer = partial(self._balance.infer, replica)
             try:
-                found = await replica.inference.infer(verified.version, tensors, outputs, deadline)
+                found = await infer(version, tensors, outputs, deadline)
             except (InferenceFailed, TritonUnreachable, ReleaseNotReady) as error:
                 self._watches[replica].note(error)
-                attempts = attempts or Attempts(verified.version)
+                attempts = attempts or Attempts(version)
                 attempts.add(replica, load, error)
                 # Time to take a model away that has just been found dead: the call then waits.
                 await asyncio.sleep(VERIFY_PAUSE)
@@ -211,7 +218,3 @@ class TritonPool:
         if self.reachable:
             return ReleaseNotReady("No Triton replica serves this model version now.")
         return TritonUnreachable("No Triton replica answers now.")
-
-
-def _calls_in_flight(replica: Replica) -> int:
-    return replica.inference.in_flight

@@ -39,12 +39,20 @@ class ReplicaStatus(NamedTuple):
     reason: str = "has not answered yet"
 
 
+class PassedBy(NamedTuple):
+    """Why a replica gets no calls of a version, and the moment until which that holds."""
+
+    until: float
+    reason: str
+
+
 class Replica:
     """A Triton server that the gateway calls. `ready` holds what it serves.
 
     `alarm` asks for a `refresh`: set by whoever suspects a change, and when a load has ended.
     `reloading` holds the versions that will be ready again soon, because they are reloaded: here
-    (for `reloads` see Mending) or by somebody else.
+    (for `reloads` see Mending) or by somebody else. `passed_by` holds the
+    versions of which it gets no calls for a while, although it could (see Balance).
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class Replica:
         self.ready: dict[ModelVersion, LoadedVersion] = {}
         self.reloading: set[ModelVersion] = set()
         self.problems: dict[str, str] = {}
+        self.passed_by: dict[ModelVersion, PassedBy] = {}
         self.status = ReplicaStatus()
         self.inference = Inference(endpoint)
         self._answered: dict[ModelVersion, int] = {}
@@ -75,8 +84,10 @@ class Replica:
 
     @property
     def ailing(self) -> dict[str, str]:
-        """The models that are dead or half dead, with the reason and what is done about it."""
-        return self._mending.ailing
+        """The models of which it fails calls, or is too slow, and what is done about it."""
+        now = time.monotonic()
+        found = {v.model: one.reason for v, one in self.passed_by.items() if now < one.until}
+        return found | self._mending.ailing
 
     async def probe(self, seconds: float) -> Proof:
         """Ask whether it answers. Does not raise."""
@@ -140,6 +151,7 @@ class Replica:
         self.status = ReplicaStatus(ReplicaState.DOWN, f"does not answer: {reason}")
         self.ready.clear()
         self.reloading.clear()
+        self.passed_by.clear()
         self._mending.clear()
         for load in self._loads.values():
             load.cancel()

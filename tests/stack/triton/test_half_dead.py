@@ -16,7 +16,6 @@ from gateway_preprocessor import TensorSpec
 from prometheus_client import REGISTRY
 
 from gateway.errors import InferenceFailed
-from gateway.triton import mending
 from gateway.triton.model_control import ModelVersion
 from tests.support import tritons
 from tests.support.goldens import cases
@@ -122,21 +121,6 @@ def _tokens(token: int) -> dict[str, np.ndarray]:
 
 def _reloads(model: str) -> float:
     return REGISTRY.get_sample_value("gateway_model_reloads_total", {"model": model}) or 0.0
-
-
-def test_pauses_between_reloads_double_and_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(mending.time, "monotonic", lambda: now)
-    pauses, lengths = mending.ReloadPauses(), []
-    for _ in range(8):
-        pauses.begin("m")
-        lengths.append(pauses.left("m"))
-        now += lengths[-1]
-        assert not pauses.left("m")
-    assert lengths == [10, 20, 40, 80, 160, 320, 600, 600]
-    now += 601
-    pauses.begin("m")
-    assert pauses.left("m") == mending.FIRST_PAUSE
 
 
 @pytest.fixture(scope="module")
