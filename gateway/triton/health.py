@@ -9,6 +9,7 @@ was answered when the same rows were sent again is the server's; one that was no
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,8 +19,14 @@ from gateway.triton.model_control import ModelVersion
 WINDOW = 60.0
 #: Seconds without a failure after which a verdict no longer holds.
 QUIET = 30.0
-#: Failures that a verdict needs, so that a single slip reloads nothing.
-FAILURES = 3
+#: Failures that a verdict needs, so that a single slip reloads nothing; fewer are enough of those
+#: that were the server's for certain.
+FAILURES, REFUTED = 3, 2
+#: A call hangs that takes this many times as long as the slowest one so far (more for larger ones),
+#: and so many seconds more; less of both if so many later calls have been answered: a server takes
+#: them in turn.
+SLOWER, SILENCE = 10, 30.0
+OVERTAKEN, OVERTAKEN_SLOWER, OVERTAKEN_SILENCE = 20, 3, 2.0
 #: Where the whole model is dead, this share of the calls fails. Where an instance is, this share of
 #: the failures is refuted: fewer, and some rows fail the model, and those that share their batch.
 MOST, SOME = 0.5, 0.25
@@ -31,6 +38,7 @@ class Verdict(StrEnum):
     SOUND = "sound"
     FAILING = "failing"  # most calls fail
     HALF_DEAD = "half dead"  # some calls fail, and are answered when repeated
+    HANGING = "hanging"  # a call has got no answer for very long, all or some instances hang
 
 
 @dataclass(slots=True)
@@ -46,6 +54,8 @@ class Record:
 
     def __str__(self) -> str:
         """Describe what happened, for operators."""
+        if self.verdict is Verdict.HANGING:
+            return "a call got no answer"
         if self.verdict is Verdict.FAILING:
             return f"{self.failed} of {self.calls} calls failed"
         return f"{self.refuted} of {self.calls} calls failed until they were repeated"
@@ -54,7 +64,7 @@ class Record:
         """Set the verdict; one that was reached holds until the record ends."""
         if self.failed >= FAILURES and self.failed >= MOST * self.calls:
             self.verdict = Verdict.FAILING
-        elif self.refuted >= FAILURES and self.refuted >= SOME * self.failed:
+        elif self.refuted >= REFUTED and self.refuted >= SOME * self.failed:
             self.verdict = Verdict.HALF_DEAD
 
     def over(self, now: float) -> bool:
@@ -73,6 +83,8 @@ class Health:
 
     def __init__(self) -> None:
         self.records: dict[ModelVersion, Record] = {}
+        self.answered = Counter[ModelVersion]()
+        self.slowest: dict[ModelVersion, tuple[float, int]] = {}
 
     def failed(self, version: ModelVersion) -> None:
         """Note that the server failed a call."""
@@ -90,6 +102,26 @@ class Health:
         if record := self.records.get(version):
             record.refuted += 1
             record.judge()
+
+    def stuck(self, version: ModelVersion, seconds: float, size: int, answered: int) -> bool:
+        """Say whether a call of `size` bytes hangs after so many seconds, and note it if so.
+
+        `answered` is how many calls had been answered when it began. What was never answered may
+        be slow; else `slowest` tells what is: most seconds of a call so far, and most bytes.
+        """
+        if (known := self.slowest.get(version)) is None:
+            return False
+        longest, largest = known
+        usual = longest * max(1.0, size / max(largest, 1))
+        overtaken = self.answered[version] - answered >= OVERTAKEN
+        if seconds < (
+            OVERTAKEN_SILENCE + OVERTAKEN_SLOWER * usual if overtaken else SILENCE + SLOWER * usual
+        ):
+            return False
+        now = time.monotonic()
+        record = self.records[version] = Record(now, now, calls=1, failed=1)
+        record.verdict = Verdict.HANGING
+        return True
 
     def broken(self) -> dict[ModelVersion, Record]:
         """Return the versions that are dead or half dead, and forget what is long past."""

@@ -7,6 +7,7 @@ bench-micro` measures both) for features that the gateway does not use.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -48,6 +49,15 @@ class Proof(NamedTuple):
     reason: str = ""
 
 
+class Started(NamedTuple):
+    """A call in progress: when it began, its bytes, and how many had been answered by then."""
+
+    version: ModelVersion
+    at: float
+    size: int
+    answers: int
+
+
 class Inference:
     """Sends calls to one server, over a channel of its own.
 
@@ -58,7 +68,7 @@ class Inference:
         self.answers = 0
         self.health = Health()
         self._endpoint = endpoint
-        self._calls: set[grpc.aio.Call] = set()
+        self._calls: dict[grpc.aio.Call, Started] = {}
         self._connect()
 
     @property
@@ -89,7 +99,9 @@ class Inference:
             raw_input_contents=[array.tobytes() for array in tensors.values()],
         )
         call = self._infer(request, timeout=deadline.left)
-        self._calls.add(call)
+        size = sum(map(len, request.raw_input_contents))
+        started = Started(version, time.monotonic(), size, self.health.answered[version])
+        self._calls[call] = started
         try:
             answer = await call
             found = _outputs(request, answer, outputs)
@@ -109,8 +121,13 @@ class Inference:
             log.error("wrong answer", model=model, replica=self._endpoint, reason=reason)  # noqa: TRY400
             raise InferenceFailed("Triton's answer does not fit the request.") from None
         finally:
-            self._calls.discard(call)
+            del self._calls[call]
         self.answers += 1
+        self.health.answered[version] += 1
+        longest, largest = self.health.slowest.get(version, (0.0, 0))
+        seconds = time.monotonic() - started.at
+        if seconds > longest or size > largest:
+            self.health.slowest[version] = max(seconds, longest), max(size, largest)
         if record := self.health.records.get(version):
             record.calls += 1
         return found
@@ -130,6 +147,13 @@ class Inference:
         if not answer.live:
             return Proof(Liveness.REFUSED, "it says that it is not live")
         return Proof(Liveness.ALIVE)
+
+    def give_up_stuck(self) -> None:
+        """Fail the calls that hang with TritonUnreachable: they can be made again."""
+        now = time.monotonic()
+        for call, (version, at, size, answers) in list(self._calls.items()):
+            if self.health.stuck(version, now - at, size, answers):
+                call.cancel()
 
     async def reconnect(self) -> None:
         """Fail all calls in progress with TritonUnreachable, and connect anew."""

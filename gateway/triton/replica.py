@@ -100,6 +100,7 @@ class Replica:
         what is wrong.
         """
         self.reloading &= wanted.keys()
+        self.inference.give_up_stuck()
         for model, reason in self._mending.condemn().items():
             self._take_away(model)
             metrics.MODEL_RELOADS.labels(model).inc()

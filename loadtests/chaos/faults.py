@@ -63,14 +63,16 @@ async def worker_folder_deleted(target: Target) -> None:
 
 async def instance_killed(target: Target) -> None:
     """Kill one of minilm's two instances."""
-    kill(target.processes("instances", part="minilm")[0])
+    kill(target.processes("instances", part="minilm/1/")[0])
 
 
 async def instance_hung(target: Target) -> None:
-    """Stop one of minilm's two instances until it has been replaced, a minute at most."""
-    process = target.processes("instances", part="minilm")[0]
-    async with paused(process):
-        await target.until(lambda: not process.is_running())
+    """Stop one of minilm's two instances until the model has others, a minute at most."""
+    before = target.processes("instances", part="minilm/1/")
+    async with paused(before[0]):
+        await target.until(
+            lambda: any(p not in before for p in target.processes("instances", part="minilm/1/"))
+        )
 
 
 async def triton_killed(target: Target) -> None:
