@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from loadtests.chaos.target import Target, kill, paused
 
 #: Seconds for which a cause lasts that has no end of its own.
 LASTS = 10.0
-#: Seconds for which Triton hangs before it goes on by itself.
-HANGS = 20.0
+#: Seconds for which Triton hangs before it goes on by itself; longer, and it would be replaced.
+HANGS = 8.0
 
 
 class Fault(NamedTuple):
@@ -62,41 +64,37 @@ async def worker_folder_deleted(target: Target) -> None:
 
 
 async def instance_killed(target: Target) -> None:
-    """Kill one of minilm's two instances."""
-    kill(target.processes("instances", part="minilm/1/")[0])
+    """Kill one of minilm's two instances; the cause ends when the model has others."""
+    before = target.processes("instances", part="minilm/1/")
+    kill(before[0])
+    await target.until(lambda: _new(target, before, "minilm/1/") == len(before))
 
 
 async def instance_hung(target: Target) -> None:
     """Stop one of minilm's two instances until the model has others, a minute at most."""
     before = target.processes("instances", part="minilm/1/")
     async with paused(before[0]):
-        await target.until(
-            lambda: any(p not in before for p in target.processes("instances", part="minilm/1/"))
-        )
+        await target.until(lambda: _new(target, before, "minilm/1/") == len(before))
 
 
 async def triton_killed(target: Target) -> None:
-    """Kill Triton; the cause ends when its successor has been started."""
-    process = target.processes("triton")[0]
-    kill(process)
-    await target.until(lambda: process not in (target.processes("triton") or [process]))
+    """Kill Triton; the cause ends when its successor has as many instances."""
+    before = target.processes("instances")
+    kill(target.processes("triton")[0])
+    await target.until(lambda: _new(target, before) == len(before))
 
 
 async def triton_hung(target: Target) -> None:
-    """Stop Triton for a while, or until it has been replaced."""
-    process = target.processes("triton")[0]
-    async with paused(process):
-        try:
-            await target.until(lambda: not process.is_running(), HANGS)
-        except TimeoutError:
-            return
+    """Stop Triton for less time than after which it is replaced."""
+    async with paused(target.processes("triton")[0]):
+        await asyncio.sleep(HANGS)
 
 
 async def triton_hung_for_ever(target: Target) -> None:
-    """Stop Triton until it has been replaced."""
-    process = target.processes("triton")[0]
-    async with paused(process):
-        await target.until(lambda: not process.is_running())
+    """Stop Triton; the cause ends when its successor has as many instances."""
+    before = target.processes("instances")
+    async with paused(target.processes("triton")[0]):
+        await target.until(lambda: _new(target, before) == len(before))
 
 
 async def gateway_killed(target: Target) -> None:
@@ -148,6 +146,11 @@ async def model_corrupted(target: Target) -> None:
     kill(target.processes("instances", part="tumor")[0])
     await asyncio.sleep(LASTS)
     file.write_bytes(whole)
+
+
+def _new(target: Target, before: list[psutil.Process], part: str = "") -> int:
+    """Count the instances that were not there before."""
+    return sum(one not in before for one in target.processes("instances", part=part))
 
 
 def _take_descriptors(pid: int, hard: int) -> None:
