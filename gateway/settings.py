@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     )
     triton: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="external Triton gRPC endpoints, host:port,…; none starts the embedded Triton",
+        description="external Triton gRPC endpoints, host:port or dns:name:port for all addresses"
+        " of a name,…; none starts the embedded Triton",
     )
     models_python: Path = Field(
         Path(".venv-models/bin/python"), description="Python that runs the embedded Triton"
@@ -177,8 +178,11 @@ class Settings(BaseSettings):
     def _endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for endpoint in value:
             host, _, port = endpoint.rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError(f"{endpoint!r} is not host:port")
+            named = endpoint.startswith("dns:")
+            if not (host.removeprefix("dns:") if named else host) or not port.isdigit():
+                raise ValueError(f"{endpoint!r} is not host:port or dns:name:port")
+            if host == "dns":
+                raise ValueError(f"{endpoint!r} has no port: write dns:name:port")
         return value
 
     @model_validator(mode="after")

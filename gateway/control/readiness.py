@@ -115,6 +115,8 @@ class Readiness:
             for replica in self._triton.replicas
             if not replica.up
         }
+        for name, reason in self._triton.unresolved.items():
+            problems[f"triton {name}"] = public(reason)
         if reason := self._triton_problem():
             problems["embedded triton"] = reason
         return problems

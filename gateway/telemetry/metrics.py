@@ -5,6 +5,9 @@ Labels are bounded: model, release, endpoint, status, error code, stage, replica
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Container, Iterable
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -189,6 +192,13 @@ def standing(model: str, release: str) -> tuple[Gauge, Gauge, Gauge]:
     """Return the gauges of a release: ready, rejected, weight."""
     ready, rejected, weight = (gauge.labels(model, release) for gauge in STANDING)
     return ready, rejected, weight
+
+
+def replica_gone(endpoint: str) -> None:
+    """Show a replica neither as up nor as down; several processes cannot remove a label."""
+    REPLICA_UP.labels(endpoint).set(math.nan)
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        REPLICA_UP.remove(endpoint)
 
 
 class BatcherMetrics:

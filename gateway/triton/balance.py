@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from statistics import median
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
 from gateway_preprocessor import TensorSpec
@@ -76,7 +77,10 @@ class Balance:
     """Chooses among replicas, and calls the chosen one."""
 
     def __init__(self) -> None:
-        self._standings: dict[tuple[Replica, ModelVersion], Standing] = {}
+        # Weak: replicas come and go.
+        self._standings: WeakKeyDictionary[Replica, dict[ModelVersion, Standing]] = (
+            WeakKeyDictionary()
+        )
         self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE, QUIET)
 
     def choose(self, able: Sequence[Replica], version: ModelVersion) -> Replica:
@@ -117,15 +121,16 @@ class Balance:
     def _standing(self, replica: Replica, version: ModelVersion) -> Standing:
         """Return the standing of what the replica has loaded; a new load begins anew."""
         loaded = replica.ready.get(version)
-        standing = self._standings.get((replica, version))
+        standings = self._standings.setdefault(replica, {})
+        standing = standings.get(version)
         if standing is None or (loaded and loaded.load != standing.load):
-            standing = self._standings[replica, version] = Standing(loaded.load if loaded else 0)
+            standing = standings[version] = Standing(loaded.load if loaded else 0)
             replica.passed_by.pop(version, None)
         return standing
 
     def _admitted(self, replica: Replica, version: ModelVersion) -> bool:
         standing = self._standing(replica, version)
-        if standing.rotation is Rotation.OUT and not self._pauses.left((replica, version)):
+        if standing.rotation is Rotation.OUT and not self._pauses.left((replica.endpoint, version)):
             standing.rotation, standing.passed = Rotation.TRIAL, 0
         if standing.rotation is Rotation.TRIAL:
             return not standing.trying
@@ -135,11 +140,11 @@ class Balance:
         """Return the other replicas that could take its calls."""
         return [
             other
-            for (other, served), standing in self._standings.items()
-            if served == version
-            and other is not replica
-            and standing.rotation is Rotation.IN
+            for other, standings in self._standings.items()
+            if other is not replica
             and version in other.ready
+            and (standing := standings.get(version))
+            and standing.rotation is Rotation.IN
         ]
 
     def _timed(self, replica: Replica, version: ModelVersion, seconds: float) -> None:
@@ -186,7 +191,7 @@ class Balance:
         standing.rotation = Rotation.OUT
         standing.failures = 0
         standing.seconds.clear()
-        pause = self._pauses.begin((replica, version))
+        pause = self._pauses.begin((replica.endpoint, version))
         reason = f"gets no calls for {pause:.0f} s: {told}"
         replica.passed_by[version] = PassedBy(time.monotonic() + pause, reason)
         metrics.REPLICA_EJECTIONS.labels(replica.endpoint, version.model, cause).inc()

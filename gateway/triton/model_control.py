@@ -15,6 +15,8 @@ from gateway.triton.configs import Configs
 #: Timeouts in seconds: of health and index calls, and of loading one model.
 PROBE_TIMEOUT = 2.0
 LOAD_TIMEOUT = 300.0
+#: Numbers loads, over all servers: one that comes back at an address has had none of these.
+_LOADS = itertools.count(1)
 
 
 class ModelVersion(NamedTuple):
@@ -58,7 +60,6 @@ class ModelControl:
         self._client = client(endpoint)
         self._configs = configs
         self._digest = digest
-        self._loads = itertools.count(1)
 
     async def reconnect(self) -> None:
         """Connect anew; calls in progress fail."""
@@ -125,7 +126,7 @@ class ModelControl:
             outputs=_tensors(metadata.outputs, batched=batched),
             max_batch_size=config.max_batch_size,
             instances=sum(g.count * max(1, len(g.gpus)) for g in config.instance_group),
-            load=next(self._loads),
+            load=next(_LOADS),
             files=files,
         )
 

@@ -23,6 +23,7 @@ from gateway.triton.balance import Balance
 from gateway.triton.configs import Configs
 from gateway.triton.model_control import Files, ModelVersion
 from gateway.triton.replica import Replica
+from gateway.triton.replicas import Replicas, Resolve, resolve
 from gateway.triton.wanted import Wanted
 from gateway.triton.watch import Watch
 
@@ -59,8 +60,9 @@ class Verified(msgspec.Struct, eq=False):
 class TritonPool:
     """The replicas behind the gateway; every wanted version is loaded on each of them.
 
-    `digest` returns the digests of a version's files. For `reloads` see Replica. `changed` is set
-    when a replica serves something new.
+    `endpoints` are `host:port`, or `dns:name:port` for all addresses of a name, as `look_up` finds
+    them. `digest` returns the digests of a version's files. For `reloads` see Replica. `changed` is
+    set when a replica serves something new.
     """
 
     def __init__(
@@ -70,28 +72,31 @@ class TritonPool:
         digest: Callable[[ModelVersion], Files],
         *,
         reloads: bool = False,
+        look_up: Resolve = resolve,
     ) -> None:
-        self.replicas = [
-            Replica(endpoint, configs, digest, reloads=reloads) for endpoint in endpoints
-        ]
         self.changed = asyncio.Event()
         self._wanted = Wanted()
-        self._watches = {
-            replica: Watch(replica, self._wanted, self.changed) for replica in self.replicas
-        }
         self._balance = Balance()
-        self._tasks: list[asyncio.Task[None]] = []
+
+        def make(endpoint: str) -> tuple[Replica, Watch]:
+            replica = Replica(endpoint, configs, digest, reloads=reloads)
+            return replica, Watch(replica, self._wanted, self.changed)
+
+        self._members = Replicas(endpoints, make, look_up)
+        self.replicas = self._members.replicas
 
     def start(self) -> None:
         """Start to watch the replicas; calls succeed after the first check."""
-        self._tasks = [asyncio.create_task(watch.run()) for watch in self._watches.values()]
+        self._members.start()
 
     async def close(self) -> None:
         """Stop watching and close the channels."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(replica.close() for replica in self.replicas))
+        await self._members.close()
+
+    @property
+    def unresolved(self) -> dict[str, str]:
+        """The names of replicas that cannot be looked up now, with the reason."""
+        return self._members.unresolved
 
     def announced(self) -> AbstractContextManager[None]:
         """Delay loads while the block determines whether it wants a version (see Wanted)."""
@@ -113,7 +118,7 @@ class TritonPool:
     async def drop(self, version: ModelVersion) -> None:
         """Have every replica unload a version."""
         self._wanted.versions.pop(version, None)
-        for replica in self.replicas:
+        for replica in list(self.replicas):  # more may come meanwhile
             if version in replica.ready:
                 try:
                     await replica.unload(version)
@@ -190,7 +195,7 @@ class TritonPool:
             try:
                 found = await infer(version, tensors, outputs, deadline)
             except (InferenceFailed, TritonUnreachable, ReleaseNotReady) as error:
-                self._watches[replica].note(error)
+                self._members.note(replica, error)
                 attempts = attempts or Attempts(version)
                 attempts.add(replica, load, error)
                 # Time to take a model away that has just been found dead: the call then waits.

@@ -165,6 +165,10 @@ class Replica:
         await self.inference.reconnect()
         await self._control.reconnect()
 
+    def forget(self) -> None:
+        """Show no state of it any more: it is no replica of ours now."""
+        metrics.replica_gone(self.endpoint)
+
     async def close(self) -> None:
         """Stop loading and close the channels."""
         loads = list(self._loads.values())

@@ -11,9 +11,10 @@ from typing import Any
 class Proxy:
     """Forwards TCP connections. `delay` is in seconds, of what comes back; `cut` loses all."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = host, int(port)
+    def __init__(self, target: str, address: str = "127.0.0.1", port: int = 0) -> None:
+        self._listens = address, port
+        host, _, port_there = target.rpartition(":")
+        self._target = host, int(port_there)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay = 0.0
@@ -23,11 +24,12 @@ class Proxy:
     def endpoint(self) -> str:
         """Where it listens."""
         assert self._server
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"{host}:{port}"
 
     async def start(self) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        """Listen; by default on a free port."""
+        self._server = await asyncio.start_server(self._accept, *self._listens)
 
     async def stop(self) -> None:
         """Close everything."""
@@ -74,9 +76,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(target: str) -> AsyncIterator[Proxy]:
+async def proxied(target: str, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Proxy]:
     """Run a proxy in front of a server."""
-    proxy = Proxy(target)
+    proxy = Proxy(target, address, port)
     await proxy.start()
     try:
         yield proxy

@@ -116,16 +116,20 @@ async def pooled(
     *endpoints: str,
     repository: Path,
     version: ModelVersion = PLAIN,
-    reloads: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Calls]:
-    """Run a pool in front of these endpoints until every replica serves the version."""
-    pool = TritonPool(endpoints, Configs(repository), lambda _: {}, reloads=reloads)
+    """Run a pool in front of these endpoints; all replicas that it begins with serve the version.
+
+    It reloads failing models unless told not to.
+    """
+    given = {"reloads": True} | options
+    pool = TritonPool(endpoints, Configs(repository), lambda _: {}, **given)
     calls = Calls(pool, version)
     pool.start()
     pool.want(version, {})
     trusting = asyncio.create_task(calls.trust())
     try:
-        await until(lambda: len(pool.able(calls.verified)) == len(pool.replicas))
+        await until(lambda: 0 < len(pool.replicas) == len(pool.able(calls.verified)))
         yield calls
     finally:
         trusting.cancel()

@@ -37,6 +37,9 @@ def serve(*options: str) -> Result:
     [
         ("port", "70000"),
         ("triton", "localhost"),
+        ("triton", "dns:tritons"),
+        ("triton", "dns::8001"),
+        ("triton", "dns:8001"),
         ("log_level", "loud"),
         ("queue_rows", "0"),
         ("max_batch_rows", "99999"),

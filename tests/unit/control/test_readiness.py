@@ -44,7 +44,7 @@ class Gateway:
     def __init__(self, models: dict[str, ModelState], **settings: Any) -> None:
         self.predictor: Any = SimpleNamespace(draining=False)
         self.reconciler: Any = SimpleNamespace(models=models, problem="", started=True)
-        self.triton: Any = SimpleNamespace(replicas=[], reachable=True)
+        self.triton: Any = SimpleNamespace(replicas=[], unresolved={}, reachable=True)
         self.triton_problem = ""
         self.readiness = Readiness(
             Settings(**settings),
@@ -78,11 +78,13 @@ def test_a_dead_part_degrades_and_is_named() -> None:
         ailing={"a": "half dead: 3 of 9 calls failed"},
     )
     gateway.triton.replicas = [replica]
+    gateway.triton.unresolved = {"dns:tritons:1": "cannot be looked up"}
     gateway.triton_problem = "tritonserver was ended by SIGKILL"
     assert gateway.shown() == (
         "degraded",
         {
             "triton h:1": "no answer",
+            "triton dns:tritons:1": "cannot be looked up",
             "a on triton h:1": "half dead: 3 of 9 calls failed",
             "embedded triton": "tritonserver was ended by SIGKILL",
             "a/2": "rejected: off by 1",
@@ -90,7 +92,7 @@ def test_a_dead_part_degrades_and_is_named() -> None:
             "c-preprocessor worker 2": "was killed",
         },
     )
-    parts = {"triton h:1", "a on triton h:1", "embedded triton", "a/2"}
+    parts = {"triton h:1", "triton dns:tritons:1", "a on triton h:1", "embedded triton", "a/2"}
     assert gateway.shown("a")[1].keys() == parts
     assert gateway.shown("c")[1].keys() == parts - {"a on triton h:1", "a/2"} | {
         "c-preprocessor worker 2"
