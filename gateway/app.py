@@ -30,6 +30,7 @@ from gateway.settings import Settings
 from gateway.system import limits
 from gateway.system.supervision import ChildState
 from gateway.telemetry.logs import RequestLog
+from gateway.triton.channel import Tls
 from gateway.triton.configs import Configs
 from gateway.triton.embedded import EmbeddedTriton
 from gateway.triton.launcher import EmbeddedOptions
@@ -88,6 +89,13 @@ def embedded(settings: Settings) -> EmbeddedTriton:
     )
 
 
+def _tls(settings: Settings) -> Tls | None:
+    """Return the files for TLS to Triton; None if it is not used."""
+    if settings.triton_ca is None:
+        return None
+    return Tls(settings.triton_ca, settings.triton_certificate, settings.triton_key)
+
+
 class Gateway:
     """One gateway process. `say` prints progress for people.
 
@@ -134,6 +142,7 @@ class Gateway:
             Configs(repository),
             lambda version: lock.digest_model(repository / version.model, version.number),
             reloads=settings.reload_failing_models or self._triton is not None,
+            tls=_tls(settings),
         )
         limiter = CallLimiter(limits.most_calls(settings))
         resources = Resources(settings, self._pool, Workers(settings), limiter)

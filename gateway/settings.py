@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -50,6 +50,15 @@ class Settings(BaseSettings):
         description="external Triton gRPC endpoints, host:port or dns:name:port for all addresses"
         " of a name,…; none starts the embedded Triton",
     )
+    triton_ca: FilePath | None = Field(
+        None,
+        description="CA certificates (PEM) that external Tritons' certificates are verified with;"
+        " set, all connections use TLS",
+    )
+    triton_certificate: FilePath | None = Field(
+        None, description="this gateway's certificate (PEM) for Tritons that ask for one (mTLS)"
+    )
+    triton_key: FilePath | None = Field(None, description="the private key (PEM) of it")
     models_python: Path = Field(
         Path(".venv-models/bin/python"), description="Python that runs the embedded Triton"
     )
@@ -184,6 +193,16 @@ class Settings(BaseSettings):
             if host == "dns":
                 raise ValueError(f"{endpoint!r} has no port: write dns:name:port")
         return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if self.triton_ca and not self.triton:
+            raise ValueError("triton_ca is for external Tritons: set triton, too")
+        if (self.triton_certificate is None) is not (self.triton_key is None):
+            raise ValueError("triton_certificate and triton_key belong together: set both")
+        if self.triton_certificate and not self.triton_ca:
+            raise ValueError("triton_certificate needs triton_ca, without which TLS is not used")
+        return self
 
     @model_validator(mode="after")
     def _batch_fits_queue(self) -> Self:

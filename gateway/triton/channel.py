@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import grpc
 from tritonclient.grpc import aio as triton
 
@@ -18,11 +21,39 @@ OPTIONS = (
 )
 
 
-def channel(endpoint: str) -> grpc.aio.Channel:
-    """Return a channel for inference."""
-    return grpc.aio.insecure_channel(endpoint, OPTIONS)
+class Tls(NamedTuple):
+    """PEM files: `ca` verifies servers; `certificate` and `key` identify this gateway to them."""
+
+    ca: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files. Raises OSError."""
+        ca, certificate, key = (path.read_bytes() if path else None for path in self)
+        return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def client(endpoint: str) -> triton.InferenceServerClient:
-    """Return a client for everything else."""
-    return triton.InferenceServerClient(endpoint, channel_args=OPTIONS)
+class Server(NamedTuple):
+    """A server to connect to; with `tls`, `name` is that in its certificate, if not its host."""
+
+    endpoint: str
+    tls: Tls | None = None
+    name: str | None = None
+
+    def channel(self) -> grpc.aio.Channel:
+        """Return a channel for inference. Raises OSError if a file of `tls` cannot be read."""
+        if self.tls is None:
+            return grpc.aio.insecure_channel(self.endpoint, OPTIONS)
+        return grpc.aio.secure_channel(self.endpoint, self.tls.credentials(), self._options)
+
+    def client(self) -> triton.InferenceServerClient:
+        """Return a client for everything else. Raises OSError, as `channel`."""
+        credentials = self.tls.credentials() if self.tls else None
+        return triton.InferenceServerClient(
+            self.endpoint, creds=credentials, channel_args=self._options
+        )
+
+    @property
+    def _options(self) -> tuple[tuple[str, str | int], ...]:
+        return (*OPTIONS, ("grpc.ssl_target_name_override", self.name)) if self.name else OPTIONS

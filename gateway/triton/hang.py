@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.triton.channel import Server
 from gateway.triton.inference import Inference, Liveness
 
 #: Seconds that an answer may take, and between two probes.
@@ -15,7 +16,7 @@ MISSES = 5
 
 async def until_hung(endpoint: str) -> None:
     """Return once the server at `endpoint` hangs; cancel it if the process ends."""
-    server = Inference(endpoint)
+    server = Inference(Server(endpoint))
     misses = 0
     try:
         while misses < MISSES:

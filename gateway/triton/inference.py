@@ -23,7 +23,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 from gateway.deadline import Deadline
 from gateway.errors import InferenceFailed
 from gateway.triton import errors
-from gateway.triton.channel import channel
+from gateway.triton.channel import Server
 from gateway.triton.health import Health
 from gateway.triton.model_control import ModelVersion
 
@@ -64,11 +64,14 @@ class Inference:
     `answers` counts the calls that were answered; `health` judges each version by its calls.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, server: Server) -> None:
         self.answers = 0
         self.health = Health()
         self._endpoint = endpoint
         self._calls: dict[grpc.aio.Call, Started] = {}
+        self._server = server
+        self._endpoint = server.endpoint
+        self._calls: set[grpc.aio.Call] = set()
         self._connect()
 
     @property
@@ -164,7 +167,7 @@ class Inference:
         await old.close()
 
     def _connect(self) -> None:
-        self._channel = channel(self._endpoint)
+        self._channel = self._server.channel()
         stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._infer, self._live = stub.ModelInfer, stub.ServerLive
 

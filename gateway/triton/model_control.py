@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tritonclient.utils import InferenceServerException
 
-from gateway.triton.channel import client
+from gateway.triton.channel import Server
 from gateway.triton.configs import Configs
 
 #: Timeouts in seconds: of health and index calls, and of loading one model.
@@ -54,16 +54,16 @@ class ModelControl:
     """
 
     def __init__(
-        self, endpoint: str, configs: Configs, digest: Callable[[ModelVersion], Files]
+        self, server: Server, configs: Configs, digest: Callable[[ModelVersion], Files]
     ) -> None:
-        self._endpoint = endpoint
-        self._client = client(endpoint)
+        self._server = server
+        self._client = server.client()
         self._configs = configs
         self._digest = digest
 
     async def reconnect(self) -> None:
         """Connect anew; calls in progress fail."""
-        old, self._client = self._client, client(self._endpoint)
+        old, self._client = self._client, self._server.client()
         await old.close()
 
     async def close(self) -> None:

@@ -20,6 +20,7 @@ from gateway.deadline import Deadline
 from gateway.errors import GatewayError, InferenceFailed, ReleaseNotReady, TritonUnreachable
 from gateway.triton.attempts import Attempts
 from gateway.triton.balance import Balance
+from gateway.triton.channel import Server, Tls
 from gateway.triton.configs import Configs
 from gateway.triton.model_control import Files, ModelVersion
 from gateway.triton.replica import Replica
@@ -62,7 +63,7 @@ class TritonPool:
 
     `endpoints` are `host:port`, or `dns:name:port` for all addresses of a name, as `look_up` finds
     them. `digest` returns the digests of a version's files. For `reloads` see Replica. `changed` is
-    set when a replica serves something new.
+    set when a replica serves something new. Raises OSError if a file of `tls` cannot be read.
     """
 
     def __init__(
@@ -72,14 +73,15 @@ class TritonPool:
         digest: Callable[[ModelVersion], Files],
         *,
         reloads: bool = False,
+        tls: Tls | None = None,
         look_up: Resolve = resolve,
     ) -> None:
         self.changed = asyncio.Event()
         self._wanted = Wanted()
         self._balance = Balance()
 
-        def make(endpoint: str) -> tuple[Replica, Watch]:
-            replica = Replica(endpoint, configs, digest, reloads=reloads)
+        def make(endpoint: str, name: str | None) -> tuple[Replica, Watch]:
+            replica = Replica(Server(endpoint, tls, name), configs, digest, reloads=reloads)
             return replica, Watch(replica, self._wanted, self.changed)
 
         self._members = Replicas(endpoints, make, look_up)

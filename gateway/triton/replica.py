@@ -13,6 +13,7 @@ import structlog
 from tritonclient.utils import InferenceServerException
 
 from gateway.telemetry import metrics
+from gateway.triton.channel import Server
 from gateway.triton.configs import ConfigError, Configs
 from gateway.triton.inference import Inference, Proof
 from gateway.triton.mending import Mending
@@ -57,25 +58,25 @@ class Replica:
 
     def __init__(
         self,
-        endpoint: str,
+        server: Server,
         configs: Configs,
         digest: Callable[[ModelVersion], Files],
         *,
         reloads: bool,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = server.endpoint
         self.alarm = asyncio.Event()
         self.ready: dict[ModelVersion, LoadedVersion] = {}
         self.reloading: set[ModelVersion] = set()
         self.problems: dict[str, str] = {}
         self.passed_by: dict[ModelVersion, PassedBy] = {}
         self.status = ReplicaStatus()
-        self.inference = Inference(endpoint)
+        self.inference = Inference(server)
         self._answered: dict[ModelVersion, int] = {}
         self._next_load: dict[str, float] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._mending = Mending(self.inference.health, reloads=reloads)
-        self._control = ModelControl(endpoint, configs, digest)
+        self._control = ModelControl(server, configs, digest)
 
     @property
     def up(self) -> bool:

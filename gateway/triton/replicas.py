@@ -35,14 +35,15 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 class Replicas:
     """Keeps `replicas` (one list, changed in place) and watches each.
 
-    `make` makes the replica of an endpoint and its watch. `unresolved` has the names that cannot be
-    looked up now, with the reason: their replicas stay as they were.
+    `make` makes the replica of an endpoint, which may be an address of the host given beside it,
+    and its watch. `unresolved` has the names that cannot be looked up now, with the reason: their
+    replicas stay as they were.
     """
 
     def __init__(
         self,
         endpoints: Sequence[str],
-        make: Callable[[str], tuple[Replica, Watch]],
+        make: Callable[[str, str | None], tuple[Replica, Watch]],
         look_up: Resolve = resolve,
     ) -> None:
         self.replicas: list[Replica] = []
@@ -80,11 +81,11 @@ class Replicas:
             watch.note(error)
 
     async def _follow(self, name: str) -> None:
-        host, _, port = name.removeprefix(DNS).rpartition(":")
+        host, port = _split(name)
         while True:
             try:
                 async with asyncio.timeout(LOOK_UP_SECONDS):
-                    addresses = await self._look_up(host, int(port))
+                    addresses = await self._look_up(host, port)
                 if not addresses:
                     raise OSError("it has no addresses")  # noqa: TRY301
             except (OSError, UnicodeError) as error:  # a timeout is an OSError
@@ -114,7 +115,9 @@ class Replicas:
             self._tasks[replica] = asyncio.create_task(self._watches[replica].run())
 
     def _add(self, endpoint: str) -> Replica:
-        replica, watch = self._make(endpoint)
+        names = (name for name, endpoints in self._of_name.items() if endpoint in endpoints)
+        name = None if endpoint in self._fixed else next(names)
+        replica, watch = self._make(endpoint, name and _split(name)[0])
         self.replicas.append(replica)
         self._watches[replica] = watch
         log.info("replica added", replica=endpoint)
@@ -136,3 +139,9 @@ class Replicas:
             await asyncio.gather(task, return_exceptions=True)
             replica.forget()
             await replica.close()
+
+
+def _split(name: str) -> tuple[str, int]:
+    """Split `dns:name:port`."""
+    host, _, port = name.removeprefix(DNS).rpartition(":")
+    return host, int(port)

@@ -28,6 +28,7 @@ from gateway.preprocessing.worker_processes import PoolOptions
 from gateway.releases.manifest import Batching
 from gateway.serving.packing import Bounds, choose, length_of, stack
 from gateway.serving.queue import WINDOW
+from gateway.triton.channel import Server
 from gateway.triton.inference import Inference
 from gateway.triton.model_control import ModelVersion
 from loadtests.micro.exchange import exchanges
@@ -53,7 +54,7 @@ async def measure(texts: list[str], endpoint: str, seconds: float) -> dict[str, 
             PoolOptions(Path(sys.executable), DISTRIBUTION, Path(folder), 1, 60.0, 10.0)
         )
         await pool.start()  # first: gRPC's threads would be in the way of its workers
-        client, inference = triton.InferenceServerClient(endpoint), Inference(endpoint)
+        client, inference = triton.InferenceServerClient(endpoint), Inference(Server(endpoint))
         try:
             async with exchanges(Path(folder)) as (bare, own):
                 stages = [

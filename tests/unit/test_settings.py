@@ -52,6 +52,27 @@ def test_a_bad_value_stops_the_start_and_names_the_key(name: str, value: str) ->
     assert isinstance(done.exception, SystemExit)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"triton_ca": "ca"}, "set triton, too"),
+        ({"triton": "h:1", "triton_ca": "ca", "triton_key": "key"}, "set both"),
+        ({"triton": "h:1", "triton_certificate": "c", "triton_key": "key"}, "needs triton_ca"),
+        ({"triton": "h:1", "triton_ca": "absent"}, "triton_ca"),
+    ],
+)
+def test_files_for_tls_are_there_and_belong_together(
+    tmp_path: Path, given: dict[str, str], told: str
+) -> None:
+    for name in ("ca", "c", "key"):
+        (tmp_path / name).touch()
+    files = {
+        name: value if name == "triton" else str(tmp_path / value) for name, value in given.items()
+    }
+    with pytest.raises(ValueError, match=told):
+        Settings(**files)
+
+
 def test_a_bad_value_in_a_process_of_its_own() -> None:
     command = [GATEWAY, "serve", "--port", "seventy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

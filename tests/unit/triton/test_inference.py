@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from gateway.deadline import Deadline
 from gateway.errors import InferenceFailed
+from gateway.triton.channel import Server
 from gateway.triton.inference import Inference
 
 OUTPUTS = (TensorSpec("scores", "float32", (3,)),)
@@ -47,7 +48,7 @@ async def served(spoil: Callable[[Any], None]) -> AsyncIterator[tuple[Inference,
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    inference = Inference(f"127.0.0.1:{port}")
+    inference = Inference(Server(f"127.0.0.1:{port}"))
     try:
         yield inference, servicer
     finally:
