@@ -15,6 +15,8 @@ from gateway.triton.configs import Configs
 #: Timeouts in seconds: of health and index calls, and of loading one model.
 PROBE_TIMEOUT = 2.0
 LOAD_TIMEOUT = 300.0
+#: Seconds before a load that failed is tried again while calls wait for it.
+AGAIN_PAUSE = 0.5
 #: Numbers loads, over all servers: one that comes back at an address has had none of these.
 _LOADS = itertools.count(1)
 
@@ -88,6 +90,32 @@ class ModelControl:
             ModelVersion(item.name, int(item.version)): item.inference_count
             for item in found.model_stats
         }
+
+    async def serve(
+        self, model: str, wanted: Mapping[ModelVersion, Files], serving: set[ModelVersion]
+    ) -> dict[ModelVersion, LoadedVersion]:
+        """Load the wanted versions of a model that are not served, and describe all wanted ones.
+
+        A version that is already served counts as loaded from the wanted files. Raises ConfigError.
+        """
+        files = dict(wanted)
+        if missing := wanted.keys() - serving:
+            numbers = {n for m, n in wanted.keys() | serving if m == model}
+            files |= await self.load(model, numbers, new=[n for _, n in missing])
+        return {v: await self.describe(v, files[v]) for v in sorted(wanted)}
+
+    async def serve_again(
+        self, model: str, wanted: Mapping[ModelVersion, Files], serving: set[ModelVersion]
+    ) -> dict[ModelVersion, LoadedVersion]:
+        """As `serve`, and once more if that fails: for a model that calls are waiting for.
+
+        Another gateway may have unloaded it in the same moment, and for the same reason.
+        """
+        try:
+            return await self.serve(model, wanted, serving)
+        except InferenceServerException:
+            await asyncio.sleep(AGAIN_PAUSE)
+            return await self.serve(model, wanted, await self.ready())
 
     async def load(
         self, model: str, numbers: set[int], new: Iterable[int]

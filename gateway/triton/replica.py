@@ -122,6 +122,7 @@ class Replica:
         serving = {v for v in serving if v.model not in self._mending.condemned}
         for version in self.ready.keys() - serving:
             del self.ready[version]
+            self.reloading |= {version} & wanted.keys()  # somebody has unloaded it
         stale = {
             v for v, files in wanted.items() if v in self.ready and self.ready[v].files != files
         }
@@ -210,21 +211,20 @@ class Replica:
         A version that is already served counts as loaded from the wanted files.
         """
         missing = wanted.keys() - serving
-        if missing and time.monotonic() < self._next_load.get(model, 0.0):
-            return
-        files = dict(wanted)
         try:
+            if missing and time.monotonic() < self._next_load.get(model, 0.0):
+                return
             if model in self._mending.condemned:
                 await self._control.unload(model)
+            waited_for = any(version.model == model for version in self.reloading)
+            serve = self._control.serve_again if waited_for else self._control.serve
+            for version, loaded in (await serve(model, wanted, serving)).items():
+                self.ready[version] = loaded
+                log.info("model ready", model=model, version=version.number, replica=self.endpoint)
             if missing:
-                numbers = {n for m, n in wanted.keys() | serving if m == model}
-                files |= await self._control.load(model, numbers, new=[n for _, n in missing])
                 # Its statistics begin again: not the sign of somebody else's reload.
                 self._answered = {v: n for v, n in self._answered.items() if v.model != model}
-            for version in sorted(wanted):
-                self.ready[version] = await self._control.describe(version, files[version])
-                log.info("model ready", model=model, version=version.number, replica=self.endpoint)
-            if missing and any(files[version] != wanted[version] for version in missing):
+            if any(self.ready[version].files != wanted[version] for version in missing):
                 self._next_load[model] = time.monotonic() + RELOAD_PAUSE
         except (InferenceServerException, ConfigError, OSError) as error:
             reason = error.message() if isinstance(error, InferenceServerException) else str(error)

@@ -43,7 +43,7 @@ async def test_one_of_two_instances_dead_costs_no_call_and_is_mended(
 ) -> None:
     triton, calls = halves
     (replica,) = calls.pool.replicas
-    before = instances(triton, "plain")
+    before, reloads = instances(triton, "plain"), _reloads("plain")
     assert len(before) == TWO
     ailing = False
     async with users(calls) as answers:
@@ -61,7 +61,7 @@ async def test_one_of_two_instances_dead_costs_no_call_and_is_mended(
     assert ailing
     assert not [error for error in answers if error]
     assert not replica.ailing
-    assert _reloads("plain") == 1
+    assert _reloads("plain") == reloads + 1
 
 
 async def test_a_dead_instance_is_named_while_nobody_may_reload_it(tmp_path: Path) -> None:
@@ -161,3 +161,24 @@ async def test_readyz_names_it_and_clients_do_not_notice(stack: Stack) -> None:
                 await asyncio.sleep(0.1)
     assert {*statuses} == {200}
     assert [name for name in named if name.startswith("minilm on triton 127.0.0.1:")]
+
+
+@pytest.mark.parametrize("reloads", [False, True])
+async def test_gateways_that_share_a_triton_lose_no_call_by_a_reload(
+    halves: tuple[tritons.EmbeddedTriton, Calls], tmp_path: Path, reloads: bool
+) -> None:
+    """One of them reloads, or both at once: what one unloads, the other waits for."""
+    triton, calls = halves
+    repository = tmp_path / "repository"
+    before = instances(triton, "plain")
+    async with (
+        tritons.pooled(triton.grpc_endpoint, repository=repository, reloads=reloads) as others,
+        users(calls, 3) as ours,
+        users(others, 3) as theirs,
+    ):
+        await until(lambda: len(ours) > 50 and len(theirs) > 50)
+        before[0].kill()
+        await until(lambda: len({*instances(triton, "plain")} - {*before}) == TWO)
+        so_far = len(ours), len(theirs)
+        await until(lambda: len(ours) > so_far[0] + 500 and len(theirs) > so_far[1] + 500)
+    assert not [error for error in ours + theirs if error]
