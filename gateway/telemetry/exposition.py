@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container, Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
@@ -20,7 +19,7 @@ def registry() -> CollectorRegistry:
 
     If there are several, each keeps its values in files (`multiprocess.py`).
     """
-    if multiprocess.FOLDER not in os.environ:
+    if not multiprocess.several():
         return REGISTRY
     shared = CollectorRegistry()
     MultiProcessCollector(shared)  # type: ignore[no-untyped-call]

@@ -6,8 +6,6 @@ Labels are bounded: model, release, endpoint, status, error code, stage, replica
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Container, Iterable
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -197,7 +195,7 @@ def standing(model: str, release: str) -> tuple[Gauge, Gauge, Gauge]:
 def replica_gone(endpoint: str) -> None:
     """Show a replica neither as up nor as down; several processes cannot remove a label."""
     REPLICA_UP.labels(endpoint).set(math.nan)
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not multiprocess.several():
         REPLICA_UP.remove(endpoint)
 
 

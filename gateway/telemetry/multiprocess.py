@@ -45,6 +45,11 @@ def forget(folder: Path, place: int) -> None:
     mark_process_dead(place, str(folder))  # type: ignore[no-untyped-call]
 
 
+def several() -> bool:
+    """Whether several gateways share the metrics."""
+    return FOLDER in os.environ
+
+
 def adopt() -> None:
     """Use the files of this process's place, if it has one; call it before there is any metric."""
     if place := os.environ.get(PLACE):

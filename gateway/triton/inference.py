@@ -67,11 +67,9 @@ class Inference:
     def __init__(self, server: Server) -> None:
         self.answers = 0
         self.health = Health()
-        self._endpoint = endpoint
-        self._calls: dict[grpc.aio.Call, Started] = {}
         self._server = server
         self._endpoint = server.endpoint
-        self._calls: set[grpc.aio.Call] = set()
+        self._calls: dict[grpc.aio.Call, Started] = {}
         self._connect()
 
     @property
