@@ -15,6 +15,7 @@ GatewayError                     500 internal             our bug; no internals 
 ├── BatchTooLarge                413 batch_too_large
 ├── UnsupportedMediaType         415 unsupported_media_type
 ├── InvalidInstances             422 invalid_input        errors: [{index, path, reason}]
+├── PoisonousInput               422 poisonous_input      errors: [{index, path, reason}]
 ├── Overloaded                   429 overloaded           Retry-After
 ├── InferenceFailed              502 inference_failed     Triton failed the inference
 ├── ReleaseNotReady              503 release_not_ready    Retry-After
@@ -159,6 +160,12 @@ class InvalidInstances(GatewayError):
     """An instance (or a parameter) is invalid; no instance of the request was inferred."""
 
     status, code, title = 422, "invalid_input", "Invalid input"
+
+
+class PoisonousInput(GatewayError):
+    """An instance ends the processes that work on it; sent again, it would end others."""
+
+    status, code, title = 422, "poisonous_input", "The input cannot be processed"
 
 
 class Overloaded(GatewayError):

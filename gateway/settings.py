@@ -149,7 +149,7 @@ class Settings(BaseSettings):
         60.0, gt=0, description="give up on a worker that has not started after this many seconds"
     )
     worker_call_seconds: float = Field(
-        10.0, gt=0, description="kill a worker that has not replied after this many seconds"
+        10.0, gt=0, description="kill a worker that has been at one call for this many seconds"
     )
     watch_seconds: float = Field(
         0.5, gt=0, description="seconds between checks of releases.toml and releases.lock"

@@ -11,6 +11,7 @@ from gateway_preprocessor import Payload, Prepared, Runner
 from gateway_preprocessor.wire import Identity
 from numpy.typing import NDArray
 
+from gateway.preprocessing.losses import Wait
 from gateway.preprocessing.status import WorkerState, WorkerStatus
 
 
@@ -27,15 +28,25 @@ class InlinePreprocessing:
         self._runner = runner
         self._pool = ThreadPoolExecutor(threads, "preprocess")
 
-    async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
-        """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
+    async def preprocess(
+        self, payloads: Sequence[Payload], waits: Sequence[Wait] = ()
+    ) -> list[Prepared | Exception]:
+        """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed.
+
+        A thread cannot be stopped: whether anybody `waits` makes no difference.
+        """
+        del waits
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._runner.prepare, payloads)
 
     async def postprocess(
-        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        contexts: Sequence[Any],
+        waits: Sequence[Wait] = (),
     ) -> list[bytes | Exception]:
         """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
+        del waits
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._runner.finish, outputs, contexts)
 

@@ -6,24 +6,33 @@ One gateway runs the processes (`worker_processes.py`); every gateway talks to a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 from gateway_preprocessor import Payload, Prepared, wire
 from numpy.typing import NDArray
 
-from gateway import differences
-from gateway.preprocessing.connection import NoWorker, WorkerConnection, WorkerHung, WorkerLost
+from gateway.errors import ReleaseNotReady
+from gateway.preprocessing.connection import WorkerConnection
+from gateway.preprocessing.equality import differs
 from gateway.preprocessing.installed import PreprocessorUnavailable
+from gateway.preprocessing.isolation import Ask, Isolation, settled
+from gateway.preprocessing.losses import Wait, WorkerLost
 from gateway.preprocessing.status import WorkerState, WorkerStatus
 from gateway.preprocessing.worker_processes import PoolOptions, WorkerProcesses
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+#: Seconds after which a worker's present call counts as late: others are asked rather than it.
+LATE_SECONDS = 1.0
+#: As many requests as that weighs.
+LATE_PENALTY = 1000
+#: How many times longer a suspect, or a caller without a deadline, waits for a worker.
+PATIENCE = 3
 
 
 class WorkerPool:
@@ -40,6 +49,8 @@ class WorkerPool:
         self.refused = False
         self._processes: WorkerProcesses | None = None
         self._identity: wire.Identity | None = None
+        self._isolation = Isolation(options.distribution, options.folder)
+        self._forever: Wait = asyncio.get_running_loop().create_future()
 
     @property
     def identity(self) -> wire.Identity:
@@ -94,6 +105,7 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Disconnect; end the workers that this gateway owns."""
+        await self._isolation.close()
         for connection in self._connections:
             await connection.close()
         if self._processes:
@@ -104,91 +116,112 @@ class WorkerPool:
         """How this gateway's last dead worker ended; empty if none has."""
         return self._processes.crash if self._processes else ""
 
-    async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
-        """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed."""
+    async def preprocess(
+        self, payloads: Sequence[Payload], waits: Sequence[Wait] = ()
+    ) -> list[Prepared | Exception]:
+        """Preprocess; `result[i]` answers `payloads[i]`, an exception where that one failed.
 
-        async def ask(items: Sequence[Payload]) -> list[Prepared | Exception]:
-            reply = await self._ask(wire.Prepare(0, list(items)), wire.Prepareds)
+        `waits[i]` is what the request of `payloads[i]` waits for. With them, an exception may be a
+        Suspect, which has its outcome later. Raises ReleaseNotReady if no worker runs.
+        """
+
+        async def ask(
+            items: Sequence[Payload], waits: Sequence[Wait], *, alone: bool = False
+        ) -> list[Prepared | Exception]:
+            request = wire.Prepare(0, list(items))
+            reply = await self._ask(request, wire.Prepareds, waits, alone=alone)
             return [wire.prepared_of(item) for item in reply.items]
 
-        try:
-            return await ask(payloads)
-        except WorkerLost as error:
-            return await self._each_alone(ask, payloads, error)
+        return await self._call(ask, payloads, waits)
 
     async def postprocess(
-        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        contexts: Sequence[Any],
+        waits: Sequence[Wait] = (),
     ) -> list[bytes | Exception]:
-        """Postprocess (rows, …); each result is JSON text, or an exception where it failed."""
+        """Postprocess (rows, …); each result is JSON text, or an exception where it failed.
 
-        async def ask(rows: Sequence[int]) -> list[bytes | Exception]:
-            first, last = rows[0], rows[-1] + 1  # all of them, or one
-            chosen = {name: wire.Array.of(array[first:last]) for name, array in outputs.items()}
-            reply = await self._ask(wire.Finish(0, chosen, contexts[first:last]), wire.Results)
+        `waits`, Suspects and ReleaseNotReady as in `preprocess`.
+        """
+
+        async def ask(
+            items: Sequence[int], waits: Sequence[Wait], *, alone: bool = False
+        ) -> list[bytes | Exception]:
+            everything = len(items) == len(contexts)
+            chosen = outputs if everything else {k: v[list(items)] for k, v in outputs.items()}
+            arrays = {name: wire.Array.of(array) for name, array in chosen.items()}
+            given = contexts if everything else [contexts[row] for row in items]
+            request = wire.Finish(0, arrays, given)
+            reply = await self._ask(request, wire.Results, waits, alone=alone)
             return [
                 wire.WorkerFailure(item.reason) if isinstance(item, wire.Failed) else item
                 for item in reply.items
             ]
 
         rows = range(len(contexts))
-        try:
-            return await ask(rows)
-        except WorkerLost as error:
-            return await self._each_alone(ask, rows, error)
+        return await self._call(ask, rows, waits)
 
-    async def _each_alone(
-        self,
-        ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]],
-        items: Sequence[Any],
-        lost: WorkerLost,
+    async def _call(
+        self, ask: Ask[T], items: Sequence[Any], waits: Sequence[Wait]
     ) -> list[T | Exception]:
-        """Ask for each item separately after a worker died while it had all of them.
-
-        So no item is lost with a worker, and the one that killed it fails alone.
-        """
-        log.warning("worker lost", distribution=self._options.distribution, reason=str(lost))
-        return [await self._alone(ask, item, lost) for item in items]
-
-    async def _alone(
-        self,
-        ask: Callable[[Sequence[Any]], Awaitable[list[T | Exception]]],
-        item: Any,
-        lost: WorkerLost,
-    ) -> T | Exception:
-        """Ask for one item; again if the worker dies, as that may have another cause."""
-        for _ in range(2):
+        if not waits:  # nobody has a deadline: wait for the outcomes
+            found: list[T | Exception]
             try:
-                (result,) = await ask([item])
-            except NoWorker:
-                continue  # the earlier loss says more
-            except WorkerLost as error:
-                lost = error
-                if isinstance(error, WorkerHung):
-                    break
-            else:
-                return result
-        return wire.WorkerFailure(f"the worker died again: {lost}")
+                found = await self._isolation.ask(ask, items, [self._forever] * len(items))
+            except ReleaseNotReady as error:
+                return [wire.WorkerFailure(error.detail) for _ in items]
+            return await settled(found)
+        if self._isolation.trials:
+            return await self._isolation.ask(ask, items, waits)
+        try:
+            return await ask(items, waits)
+        except WorkerLost as error:
+            return await self._isolation.again(ask, items, waits, error)
 
-    async def _ask(self, request: wire.Request, reply: type[Any]) -> Any:
-        """Ask the least busy worker; waits for one to start for as long as a call may take."""
-        connection = self._least_busy()
-        deadline = time.monotonic() + self._options.call_seconds
-        while connection is None:
-            if time.monotonic() > deadline:
-                raise NoWorker("no worker is running")
+    async def _ask(
+        self, request: wire.Request, reply: type[Any], waits: Sequence[Wait], *, alone: bool
+    ) -> Any:
+        """Ask the least busy worker; waits for one to start for as long as a call may take.
+
+        A suspect, `alone`, has its worker to itself: nothing is sent behind it. Raises WorkerLost,
+        ReleaseNotReady.
+        """
+        patient = alone or waits[0] is self._forever
+        patience = self._options.call_seconds * (PATIENCE if patient else 1)
+        deadline = time.monotonic() + patience
+        while (connection := self._least_busy(spare=alone)) is None:
+            if time.monotonic() > deadline or all(wait.done() for wait in waits):
+                raise ReleaseNotReady("No worker of this release's preprocessor can be asked now.")
             await asyncio.sleep(0.01)
-            connection = self._least_busy()
-        answer = await connection.ask(request, self._options.call_seconds)
+        connection.quarantined = alone
+        try:
+            answer = await connection.ask(request, self._options.call_seconds, waits)
+        finally:
+            if alone:
+                connection.quarantined = False
         if not isinstance(answer, reply):
             raise WorkerLost(f"a {type(answer).__name__} instead of a {reply.__name__}")
         return answer
 
-    def _least_busy(self) -> WorkerConnection | None:
-        """Return the connected worker with the fewest requests, if any is connected."""
-        found = None
+    def _least_busy(self, *, spare: bool) -> WorkerConnection | None:
+        """Return the worker that can be asked with the fewest requests, late ones last.
+
+        `spare`: only if another one is left for everybody else, or the pool has but one.
+        """
+        found, least, healthy = None, math.inf, 0
+        late = time.monotonic() - LATE_SECONDS
         for each in self._connections:
-            if each.connected and (found is None or len(each.waiting) < len(found.waiting)):
-                found = each
+            if each.connected and not each.quarantined:
+                waiting = len(each.waiting)
+                if waiting and each.since < late:
+                    waiting += LATE_PENALTY
+                else:
+                    healthy += 1
+                if waiting < least:
+                    found, least = each, waiting
+        if spare and healthy < min(2, len(self._connections)):
+            return None
         return found
 
     async def _introduced(self, connection: WorkerConnection, identity: wire.Identity) -> bool:
@@ -197,25 +230,9 @@ class WorkerPool:
             self._identity = identity
             self._met.set()
             return True
-        self._refusal = await self._differs(connection, identity, self._identity)
+        seconds = self._options.call_seconds
+        self._refusal = await differs(connection, identity, self._identity, seconds)
         if self._refusal:
             log.error("worker refused", pid=identity.pid, reason=self._refusal)
         self.refused = bool(self._refusal)
         return not self.refused
-
-    async def _differs(
-        self, connection: WorkerConnection, identity: wire.Identity, known: wire.Identity
-    ) -> str:
-        """Return how a worker differs from the first one, in identity or golden tensors."""
-        if msgspec.structs.replace(identity, id=known.id, pid=known.pid) != known:
-            return "a worker started in a changed environment"
-        request = wire.Prepare(0, [golden.payload for golden in known.goldens])
-        reply = await connection.ask(request, self._options.call_seconds)
-        if not isinstance(reply, wire.Prepareds):
-            return "a worker gave a reply of the wrong kind"
-        for golden, item in zip(known.goldens, map(wire.prepared_of, reply.items), strict=True):
-            if isinstance(item, Exception):
-                return f"a worker fails on golden case {golden.name!r}: {item}"
-            if told := differences.of_tensors(golden, item.tensors):
-                return f"a worker differs on golden case {golden.name!r}: {told}"
-        return ""

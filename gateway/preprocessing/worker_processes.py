@@ -111,17 +111,22 @@ class WorkerProcesses:
         options = self._options
         self._make_folder()  # somebody may have swept it away
         options.socket(index).unlink(missing_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            *(options.python, "-I", "-m", "gateway_preprocessor.worker"),
-            *(options.distribution, options.socket(index)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
-        )
-        assert process.stdout  # noqa: S101 - it is a pipe
-        self._outputs[index] = Output(process.stdout, options.folder / f"{index}.log")
-        return process
+        if previous := self._outputs.pop(index, None):
+            previous.close()
+        reading, writing = os.pipe()
+        output = await Output.of(reading, options.folder / f"{index}.log")
+        self._outputs[index] = output
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(options.python, "-I", "-m", "gateway_preprocessor.worker"),
+                *(options.distribution, options.socket(index)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT},
+            )
+        finally:
+            os.close(writing)
 
     def _make_folder(self) -> None:
         self._options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gateway.preprocessing.environments import Environments
 from gateway.preprocessing.inline import InlinePreprocessing
 from gateway.preprocessing.installed import PreprocessorUnavailable, load
+from gateway.preprocessing.losses import Wait
 from gateway.preprocessing.pool import WorkerPool
 from gateway.preprocessing.status import WorkerStatus
 from gateway.preprocessing.worker_processes import PoolOptions
@@ -52,13 +53,26 @@ class Preprocessing(Protocol):
     def dead(self) -> Mapping[str, str]:
         """Its dead parts, with the reason."""
 
-    async def preprocess(self, payloads: Sequence[Payload]) -> list[Prepared | Exception]:
-        """Preprocess; an entry is an exception where that payload failed."""
+    async def preprocess(
+        self, payloads: Sequence[Payload], waits: Sequence[Wait] = ()
+    ) -> list[Prepared | Exception]:
+        """Preprocess; an entry is an exception where that payload failed.
+
+        `waits` has what the request of each payload waits for: work that nobody waits for any more
+        is not repeated, and a worker is not left to it. An exception may then be a Suspect, whose
+        outcome comes later. Raises ReleaseNotReady.
+        """
 
     async def postprocess(
-        self, outputs: Mapping[str, NDArray[Any]], contexts: Sequence[Any]
+        self,
+        outputs: Mapping[str, NDArray[Any]],
+        contexts: Sequence[Any],
+        waits: Sequence[Wait] = (),
     ) -> list[bytes | Exception]:
-        """Postprocess a call's outputs to JSON text; an exception where that row failed."""
+        """Postprocess a call's outputs to JSON text; an exception where that row failed.
+
+        `waits`, Suspects and ReleaseNotReady as in `preprocess`.
+        """
 
     async def close(self) -> None:
         """Release its resources."""

@@ -29,6 +29,7 @@ from gateway.serving.queue import (
     QueuedRow,
     Work,
     by_call,
+    hand_out,
 )
 from gateway.serving.request import InferredRow, Stamps
 from gateway.telemetry import metrics
@@ -172,7 +173,8 @@ class Batcher:
         started = time.monotonic()
         try:
             payloads = [payload for chunk in chunks for payload in chunk.payloads]
-            found = iter(await self.preprocessing.preprocess(payloads))
+            waits = [chunk.work.done for chunk in chunks for _ in chunk.payloads]
+            found = iter(await self.preprocessing.preprocess(payloads, waits))
             seconds = time.monotonic() - started
             self._metrics.seconds["preprocess"].observe(seconds)
             self._arrived.adapt(seconds, len(payloads))
@@ -207,9 +209,7 @@ class Batcher:
             self.admission.rate.served(len(rows), waiting=waiting)
             seconds = time.monotonic() - started
             self._metrics.seconds["infer"].observe(seconds)
-            for index, row in enumerate(rows):
-                inferred = InferredRow(outputs, index, row.prepared.context)
-                row.work.deliver(row.position, inferred, seconds)
+            hand_out(rows, outputs, seconds)
         finally:
             self._calls -= 1
             permit.release()
@@ -221,9 +221,9 @@ class Batcher:
         outputs, indices = found[0].outputs, [row.position for row in found]
         if any(indices != list(range(len(array))) for array in outputs.values()):
             outputs = {name: array[indices] for name, array in outputs.items()}
-        results = await self.preprocessing.postprocess(outputs, [row.context for row in found])
-        seconds = time.monotonic() - started
-        self._metrics.seconds["postprocess"].observe(seconds)
+        contexts, waits = [row.context for row in found], [work.done for work, _ in rows]
+        results = await self.preprocessing.postprocess(outputs, contexts, waits)
+        self._metrics.seconds["postprocess"].observe(seconds := time.monotonic() - started)
         for (work, position), result in zip(rows, results, strict=True):
             work.deliver(position, result, seconds)
 

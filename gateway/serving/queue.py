@@ -21,7 +21,9 @@ from gateway_preprocessor import Payload, Prepared
 
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError
+from gateway.preprocessing.losses import Poisonous, Suspect
 from gateway.serving.packing import Bounds, choose
+from gateway.serving.request import InferredRow, Outputs, poisonous
 
 #: Most instances in one preprocessing call: few enough that a batch does not hold up the singles
 #: behind it, enough to amortise the round trip to the worker.
@@ -85,7 +87,21 @@ class Work(msgspec.Struct, eq=False):
     taken: int = 0
 
     def deliver(self, position: int, result: Any, seconds: float) -> None:
-        """Store one instance's result and seconds; the last one completes the stage."""
+        """Store one instance's result and seconds; the last one completes the stage.
+
+        A Suspect is delivered once its outcome is known. A poisonous instance fails the request at
+        once, so that its other instances are not asked for.
+        """
+        if isinstance(result, Suspect):
+            since = time.monotonic() - seconds
+            result.answer.add_done_callback(
+                lambda done: self.deliver(position, done.result(), time.monotonic() - since)
+            )
+            return
+        if isinstance(result, Poisonous):
+            self.fail(poisonous(position, result))
+        elif isinstance(result, GatewayError):
+            self.fail(result)
         self.results[position] = result
         stages = self.request.stages
         if seconds > stages.get(self.stage, 0.0):
@@ -122,6 +138,13 @@ class QueuedRow(msgspec.Struct, frozen=True, gc=False):
     length: int
     since: float
     due: float
+
+
+def hand_out(rows: Sequence[QueuedRow], outputs: Outputs, seconds: float) -> None:
+    """Deliver each row's share of a call's outputs, (rows, …)."""
+    for index, row in enumerate(rows):
+        inferred = InferredRow(outputs, index, row.prepared.context)
+        row.work.deliver(row.position, inferred, seconds)
 
 
 class Chunk(NamedTuple):

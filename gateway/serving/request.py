@@ -11,9 +11,18 @@ from gateway_preprocessor import Description, InvalidInput, Payload, Prepared
 from numpy.typing import NDArray
 
 from gateway.deadline import Deadline
-from gateway.errors import MOST_ERRORS, GatewayError, InputError, InvalidInstances
+from gateway.errors import (
+    MOST_ERRORS,
+    GatewayError,
+    InputError,
+    InvalidInstances,
+    PoisonousInput,
+)
+from gateway.preprocessing.losses import Poisonous
 
 log = structlog.get_logger(__name__)
+#: A call's outputs by name, (rows, …) each.
+Outputs = Mapping[str, NDArray[Any]]
 
 
 class Request(NamedTuple):
@@ -54,7 +63,7 @@ class Prediction(NamedTuple):
 class InferredRow(NamedTuple):
     """One row of a call's outputs: `outputs` are those of the whole call, (rows, …)."""
 
-    outputs: Mapping[str, NDArray[Any]]
+    outputs: Outputs
     position: int
     context: Any
 
@@ -77,6 +86,12 @@ def failure_of_input(found: Sequence[Prepared | Exception], request_id: str) -> 
     place = first.path if first.index is None else f"input {first.index}, {first.path}"
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     return InvalidInstances(f"{place}: {first.reason}{more}", errors=tuple(problems)[:MOST_ERRORS])
+
+
+def poisonous(index: int, cause: Poisonous) -> PoisonousInput:
+    """Return the error for a request whose instance `index` costs workers."""
+    detail = f"input {index} cannot be processed: {cause}"
+    return PoisonousInput(detail, errors=(InputError(index, "$", str(cause)),))
 
 
 def failure_of_output(found: Sequence[bytes | Exception], request_id: str) -> GatewayError:

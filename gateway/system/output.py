@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 #: A file beyond this many bytes is set aside as `….1`, in place of the last one.
 MOST = 1 << 20
@@ -18,10 +20,28 @@ END = 0.2
 class Output:
     """Copies a stream to a file until it ends. A file that cannot be written loses nothing else."""
 
-    def __init__(self, stream: asyncio.StreamReader, path: Path) -> None:
+    def __init__(
+        self,
+        stream: asyncio.StreamReader,
+        path: Path,
+        pipe: asyncio.BaseTransport | None = None,
+    ) -> None:
         self._path = path
         self._tail = b""
+        self._pipe = pipe
         self._task = asyncio.create_task(self._copy(stream))
+
+    @classmethod
+    async def of(cls, pipe: int, path: Path) -> Self:
+        """Copy what comes out of a pipe of one's own, given by its file descriptor.
+
+        asyncio waits for a process until its pipes end, too: the children of a dead one keep them.
+        """
+        loop, stream = asyncio.get_running_loop(), asyncio.StreamReader()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb", 0)
+        )
+        return cls(stream, path, transport)
 
     async def last(self, lines: int) -> str:
         """Return the last lines of a process that has ended, as one line."""
@@ -32,6 +52,8 @@ class Output:
     def close(self) -> None:
         """Stop copying."""
         self._task.cancel()
+        if self._pipe:
+            self._pipe.close()
 
     async def _copy(self, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(CHUNK):

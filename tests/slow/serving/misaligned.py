@@ -156,14 +156,14 @@ CASES = [
     ),
     Case(
         "crash at preprocess",
-        "preprocess failed: the worker died again",
+        "preprocess failed: A worker was lost (the worker died)",
         {PREPROCESS: DIE + PREPROCESS},
         most_goldens=1,
     ),
     Case("hang at preprocess", "no reply within", {PREPROCESS: HANG + PREPROCESS}, most_goldens=1),
     Case(
         "crash at postprocess",
-        "postprocess failed: the worker died again",
+        "postprocess failed: it cost two worker processes",
         {POSTPROCESS: DIE + POSTPROCESS},
         most_goldens=1,
     ),
