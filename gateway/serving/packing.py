@@ -1,4 +1,4 @@
-"""Chooses which waiting rows share a call to Triton, and stacks them.
+"""Chooses which waiting rows share a call to Triton, stacks them, and inspects what comes back.
 
 Padding is wasted work, and so is a call with too few rows: rows of similar length share a call, as
 many as pays, padded to the next bucket. All gateways use the same buckets, since Triton merges only
@@ -8,7 +8,7 @@ calls of equal shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,3 +116,13 @@ def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
         total += stacked.size
         tensors[spec.name] = stacked
     return Stacked(tensors, total, total - real)
+
+
+def not_finite(outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+    """Return the rows that hold NaN or infinity, each with the name of one such output."""
+    found: dict[int, str] = {}
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            rows = finite.reshape(len(array), -1).all(axis=1)
+            found |= dict.fromkeys(np.flatnonzero(~rows).tolist(), name)
+    return found

@@ -12,18 +12,19 @@ import asyncio
 import time
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 from gateway_preprocessor import Payload, Prepared
+from numpy.typing import NDArray
 
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError
 from gateway.preprocessing.losses import Poisonous, Suspect
-from gateway.serving.packing import Bounds, choose
-from gateway.serving.request import InferredRow, Outputs, poisonous
+from gateway.serving.packing import Bounds, choose, not_finite
+from gateway.serving.request import InferredRow, failure_of_inference, poisonous
 
 #: Most instances in one preprocessing call: few enough that a batch does not hold up the singles
 #: behind it, enough to amortise the round trip to the worker.
@@ -140,9 +141,15 @@ class QueuedRow(msgspec.Struct, frozen=True, gc=False):
     due: float
 
 
-def hand_out(rows: Sequence[QueuedRow], outputs: Outputs, seconds: float) -> None:
-    """Deliver each row's share of a call's outputs, (rows, …)."""
+def hand_out(
+    rows: Sequence[QueuedRow], outputs: Mapping[str, NDArray[Any]], seconds: float
+) -> None:
+    """Deliver each row's share of a call's outputs, (rows, …); fail requests with NaN in theirs."""
+    spoilt = not_finite(outputs)
     for index, row in enumerate(rows):
+        if index in spoilt:
+            row.work.fail(failure_of_inference(row.position, spoilt[index]))
+            continue
         inferred = InferredRow(outputs, index, row.prepared.context)
         row.work.deliver(row.position, inferred, seconds)
 

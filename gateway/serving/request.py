@@ -14,6 +14,7 @@ from gateway.deadline import Deadline
 from gateway.errors import (
     MOST_ERRORS,
     GatewayError,
+    InferenceFailed,
     InputError,
     InvalidInstances,
     PoisonousInput,
@@ -21,8 +22,6 @@ from gateway.errors import (
 from gateway.preprocessing.losses import Poisonous
 
 log = structlog.get_logger(__name__)
-#: A call's outputs by name, (rows, …) each.
-Outputs = Mapping[str, NDArray[Any]]
 
 
 class Request(NamedTuple):
@@ -63,7 +62,7 @@ class Prediction(NamedTuple):
 class InferredRow(NamedTuple):
     """One row of a call's outputs: `outputs` are those of the whole call, (rows, …)."""
 
-    outputs: Outputs
+    outputs: Mapping[str, NDArray[Any]]
     position: int
     context: Any
 
@@ -92,6 +91,16 @@ def poisonous(index: int, cause: Poisonous) -> PoisonousInput:
     """Return the error for a request whose instance `index` costs workers."""
     detail = f"input {index} cannot be processed: {cause}"
     return PoisonousInput(detail, errors=(InputError(index, "$", str(cause)),))
+
+
+def failure_of_inference(index: int, output: str) -> InferenceFailed:
+    """Return the error for a request whose instance `index` has no finite `output`.
+
+    JSON has no such numbers: the client would get null where its schema has a number.
+    """
+    reason = f"the model's output {output!r} is not finite (NaN or infinity)"
+    errors = (InputError(index, "$", reason),)
+    return InferenceFailed(f"input {index}: {reason}", errors=errors)
 
 
 def failure_of_output(found: Sequence[bytes | Exception], request_id: str) -> GatewayError:

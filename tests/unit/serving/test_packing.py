@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gateway_preprocessor import TensorSpec
 
-from gateway.serving.packing import Bounds, bucket, choose, length_of, stack
+from gateway.serving.packing import Bounds, bucket, choose, length_of, not_finite, stack
 
 OVERHEAD = 24
 
@@ -103,3 +103,13 @@ def test_stack_pads_each_spec_with_its_own_value() -> None:
         "grid": "float32",
         "flat": "int8",
     }
+
+
+def test_rows_that_are_not_finite_are_found() -> None:
+    scores = np.ones((5, 2, 3), np.float32)
+    scores[1, 0, 2], scores[3, 1, 1] = np.nan, -np.inf
+    half = np.array([1, 2, 3, 4, np.inf], np.float16)
+    labels = np.arange(5)
+    assert not_finite({"labels": labels}) == {}
+    assert not_finite({"scores": scores, "labels": labels}) == {1: "scores", 3: "scores"}
+    assert not_finite({"scores": scores, "half": half}) == {1: "scores", 3: "scores", 4: "half"}
