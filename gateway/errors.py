@@ -145,7 +145,7 @@ class BodyTooLarge(GatewayError):
 
 
 class BatchTooLarge(GatewayError):
-    """The batch exceeds the limit in rows."""
+    """The batch exceeds the limit in rows or pixels."""
 
     status, code, title = 413, "batch_too_large", "The batch is too large"
 

@@ -125,6 +125,15 @@ class Settings(BaseSettings):
         30.0, gt=0, description="close a connection that takes longer than this to take its answer"
     )
     max_batch_rows: int = Field(1024, ge=1, description="most instances in one batch request")
+    max_instance_bytes: int = Field(
+        1 << 20, ge=1, description="longest instance in bytes of JSON, without images in it"
+    )
+    max_image_pixels: int = Field(
+        16_000_000, ge=1, description="most pixels of one image, read from its header"
+    )
+    max_batch_pixels: int = Field(
+        128_000_000, ge=1, description="most pixels of all images of one request"
+    )
     queue_rows: int = Field(
         2048, ge=1, description="rows admitted per release at once; more are answered with 429"
     )

@@ -16,6 +16,8 @@ from gateway.deadline import Deadline
 from gateway.errors import BadHeader
 from gateway.http import envelope
 from gateway.http.base import Bodied, BodyRoom
+from gateway.http.base import Bodied
+from gateway.http.costs import Costs
 from gateway.serving.predict import Predictor
 from gateway.serving.request import Request
 from gateway.settings import Settings
@@ -101,13 +103,18 @@ class Predict(Bodied):
 
     async def _payloads(self, description: Description) -> list[Payload]:
         """Read the body's instances, as a release with this description accepts them."""
-        body = self.body()
-        given = self.request.headers.get("Content-Type", JSON)
-        read, media_types = self._form.read, description.media_types
-        rows = self._settings.max_batch_rows
+        body, media_types = self.body(), description.media_types
         if len(body) > LARGE:
-            return await asyncio.to_thread(read, given, body, media_types, rows)
-        return read(given, body, media_types, rows)
+            return await asyncio.to_thread(self._read, body, media_types)
+        return self._read(body, media_types)
+
+    def _read(self, body: bytes, media_types: Sequence[str]) -> list[Payload]:
+        given, rows = self.request.headers.get("Content-Type", JSON), self._settings.max_batch_rows
+        payloads = self._form.read(given, body, media_types, rows)
+        # Otherwise nothing in it can be too large.
+        if media_types or len(body) > self._settings.max_instance_bytes:
+            Costs.of(self._settings).require(payloads, media_types)
+        return payloads
 
     def _deadline(self) -> Deadline:
         longest = self._settings.request_timeout_ms

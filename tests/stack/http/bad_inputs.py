@@ -27,6 +27,12 @@ def png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
+def plain(width: int, height: int) -> bytes:
+    """A PNG of one colour: few bytes, however large it is."""
+    Image.new("L", (width, height)).save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
 def bomb() -> bytes:
     """A PNG whose header promises 50,000 × 50,000 pixels."""
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
@@ -163,6 +169,16 @@ BAD: dict[str, tuple[str, bytes, int, str, list[tuple[int | None, str]]]] = {
         f"digits_{SINGLE}",
         envelope("input", {"image": b64(bomb())}),
         *(422, "invalid_input", [(0, "$.image")]),
+    ),
+    "one long word": (
+        f"minilm_{BATCH}",
+        envelope("inputs", ["short", "a" * (15 << 20)]),
+        *(422, "invalid_input", [(1, "$")]),
+    ),
+    "many large images": (
+        f"digits_{BATCH}",
+        envelope("inputs", [{"image": b64(plain(4000, 4000))}] * 64),
+        *(413, "batch_too_large", []),
     ),
     "batch over the limit": (
         f"minilm_{BATCH}",

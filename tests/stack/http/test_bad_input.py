@@ -10,6 +10,7 @@ import pytest
 
 from tests.stack.http.bad_inputs import BAD, BATCH, JSON, SINGLE, bomb, png
 from tests.support.goldens import cases
+from tests.support.stack import Stack
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
@@ -42,6 +43,19 @@ def test_bad_raw_image(client: httpx.Client, content: bytes) -> None:
     answer = client.post(f"/digits_{SINGLE}", content=content, headers=headers)
     problem = assert_problem(answer, 422, "invalid_input")
     assert [error["index"] for error in problem["errors"]] == [0]
+
+
+def test_costly_input_costs_no_worker(client: httpx.Client, stack: Stack) -> None:
+    """One word of 15 MB kept a tokenizer busy for longer than a call may take."""
+    packages = ("minilm-preprocessor", "digits-preprocessor")
+    before = {package: stack.workers(package) for package in packages}
+    memory = {each: each.memory_info().rss for each in before["digits-preprocessor"]}
+    for name in ("one long word", "many large images"):
+        path, body, *_ = BAD[name]
+        for _ in range(3):
+            client.post(f"/{path}", content=body, headers=JSON)
+    assert {package: stack.workers(package) for package in packages} == before
+    assert all(each.memory_info().rss < size + (64 << 20) for each, size in memory.items())
 
 
 def test_one_bad_file_of_many(client: httpx.Client) -> None:
