@@ -160,6 +160,12 @@ class Settings(BaseSettings):
     worker_call_seconds: float = Field(
         10.0, gt=0, description="kill a worker that has been at one call for this many seconds"
     )
+    worker_growth_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="replace a worker whose resident memory has grown by more than this since it"
+        " started, once it is idle; 0: never",
+    )
     watch_seconds: float = Field(
         0.5, gt=0, description="seconds between checks of releases.toml and releases.lock"
     )

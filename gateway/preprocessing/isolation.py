@@ -136,7 +136,7 @@ class Isolation:
         """Ask for a request's suspects in turn, while it waits: up to one that fails it."""
         try:
             for item, suspect in suspects:
-                async with self._turn_of(wait):
+                async with self.turn(wait):
                     if wait.done():
                         return
                     outcome = await self._alone(ask, item, wait, lost)
@@ -164,11 +164,11 @@ class Isolation:
         return ReleaseNotReady(f"A worker was lost ({lost}), and no other could be asked in time.")
 
     @asynccontextmanager
-    async def _turn_of(self, wait: Wait) -> AsyncIterator[None]:
-        """Wait for this suspect's turn, among those of all gateways that share the pool."""
+    async def turn(self, wait: Wait | None = None) -> AsyncIterator[None]:
+        """Have the turn among all gateways that share the pool; none once `wait` is done."""
         async with self._turn:
             file = None
-            while not wait.done():
+            while wait is None or not wait.done():
                 try:
                     file = hold(self._lock)
                 except Busy:

@@ -21,6 +21,7 @@ from gateway.preprocessing.equality import differs
 from gateway.preprocessing.installed import PreprocessorUnavailable
 from gateway.preprocessing.isolation import Ask, Isolation, settled
 from gateway.preprocessing.losses import Wait, WorkerLost
+from gateway.preprocessing.memory import Renewal
 from gateway.preprocessing.status import WorkerState, WorkerStatus
 from gateway.preprocessing.worker_processes import PoolOptions, WorkerProcesses
 
@@ -48,6 +49,7 @@ class WorkerPool:
         self._refusal = ""
         self.refused = False
         self._processes: WorkerProcesses | None = None
+        self._renewal: Renewal | None = None
         self._identity: wire.Identity | None = None
         self._isolation = Isolation(options.distribution, options.folder)
         self._forever: Wait = asyncio.get_running_loop().create_future()
@@ -92,6 +94,8 @@ class WorkerPool:
         self._connections = [
             WorkerConnection(options.socket(i), self._introduced) for i in range(options.size)
         ]
+        if options.growth_bytes:
+            self._renewal = Renewal(options, self._processes, self._connections, self._isolation)
         try:
             async with asyncio.timeout(options.start_seconds):
                 await self._met.wait()
@@ -105,6 +109,8 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Disconnect; end the workers that this gateway owns."""
+        if self._renewal:
+            await self._renewal.close()
         await self._isolation.close()
         for connection in self._connections:
             await connection.close()

@@ -37,7 +37,10 @@ ENVIRONMENT = {
 
 
 class PoolOptions(NamedTuple):
-    """What to run, where, how many, and how many seconds it may take to start and to reply."""
+    """What to run, where, how many, and how many seconds it may take to start and to reply.
+
+    A worker that has grown by more than `growth_bytes` is replaced; 0: none is.
+    """
 
     python: Path
     distribution: str
@@ -45,6 +48,7 @@ class PoolOptions(NamedTuple):
     size: int
     start_seconds: float
     call_seconds: float
+    growth_bytes: int = 0
 
     def socket(self, index: int) -> Path:
         """Where a worker listens."""
@@ -65,7 +69,13 @@ class WorkerProcesses:
     @property
     def pids(self) -> list[int]:
         """The processes that run now."""
-        return [child.status.pid for child in self._supervisors if child.status.pid]
+        return [*self.running]
+
+    @property
+    def running(self) -> dict[int, int]:
+        """The processes that run now, each with its worker's index."""
+        found = enumerate(self._supervisors)
+        return {child.status.pid: index for index, child in found if child.status.pid}
 
     async def close(self) -> None:
         """End the processes that this gateway owns, and give up the ownership."""

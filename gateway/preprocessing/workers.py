@@ -117,6 +117,7 @@ class Workers:
             size=limits.workers(settings),
             start_seconds=settings.worker_start_seconds,
             call_seconds=settings.worker_call_seconds,
+            growth_bytes=settings.worker_growth_bytes,
         )
         async with self._starts[folder]:
             if (pool := self._pools.get(folder)) is None:

@@ -21,6 +21,9 @@ import numpy as np
 from gateway_preprocessor import Example, NoParameters, Prepared, Preprocessor, TensorSpec
 
 
+HOARD = []
+
+
 class Poison(Preprocessor):
     input_type = str
     parameters_type = NoParameters
@@ -44,6 +47,8 @@ def obey(text):
     order, _, argument = text.partition(" ")
     if order == "sleep":
         time.sleep(float(argument))
+    elif order == "grow":
+        HOARD.append(b"x" * (int(argument) << 20))
     elif order == "crash":
         os._exit(3)
     elif order == "hang":
@@ -95,7 +100,9 @@ def install(folder: Path) -> Path:
     return python
 
 
-def options(folder: Path, *, size: int = 2, call_seconds: float = 10.0) -> PoolOptions:
+def options(
+    folder: Path, *, size: int = 2, call_seconds: float = 10.0, growth_bytes: int = 0
+) -> PoolOptions:
     """Return the options of a pool of such workers, whose sockets are in `folder`."""
     return PoolOptions(
         python=install(folder / "installed"),
@@ -104,4 +111,5 @@ def options(folder: Path, *, size: int = 2, call_seconds: float = 10.0) -> PoolO
         size=size,
         start_seconds=60.0,
         call_seconds=call_seconds,
+        growth_bytes=growth_bytes,
     )

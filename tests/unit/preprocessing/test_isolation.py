@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from gateway_preprocessor import Payload, Prepared
 
 from gateway.preprocessing.isolation import settled
 from gateway.preprocessing.losses import Poisonous, Suspect
+from gateway.preprocessing.memory import LOOK, resident
 from gateway.preprocessing.pool import WorkerPool
 from gateway.preprocessing.status import WorkerState
 from tests.support import poison
@@ -27,9 +29,9 @@ PATIENCE = 60
 
 
 @asynccontextmanager
-async def running(size: int = 2, call_seconds: float = 10.0) -> AsyncIterator[WorkerPool]:
+async def running(**options: Any) -> AsyncIterator[WorkerPool]:
     with tempfile.TemporaryDirectory() as folder:  # short, for the sockets' sake
-        pool = WorkerPool(poison.options(Path(folder), size=size, call_seconds=call_seconds))
+        pool = WorkerPool(poison.options(Path(folder), **options))
         await pool.start()
         try:
             await eventually(lambda: not pool.dead)
@@ -204,3 +206,18 @@ async def test_a_dead_worker_s_children_keep_its_socket() -> None:
         finally:
             with suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_a_worker_that_has_grown_is_replaced_and_nobody_notices(size: int) -> None:
+    async with running(size=size, growth_bytes=64 << 20) as pool:
+        before = set(pool.pids)
+        await asyncio.sleep(2 * LOOK)  # it is known how large they were
+        assert kinds(await ask(pool, "grow 100")) == [Prepared]
+        async with asyncio.timeout(PATIENCE):
+            while set(pool.pids) == before or pool.dead:
+                calls = [pool.preprocess(payloads("one", "two"), waits(2)) for _ in range(3)]
+                for found in await asyncio.gather(*calls):
+                    assert kinds(found) == [Prepared, Prepared]  # no call was lost
+        assert len(set(pool.pids) - before) == 1
+        assert all(resident(pid) < 100 << 20 for pid in pool.pids)
