@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import select
 import signal
 import socket
 import struct
@@ -18,12 +19,14 @@ import msgspec
 import structlog
 from gateway_preprocessor import wire
 
-from gateway.preprocessing.losses import NotBegun, Wait, WorkerHung, WorkerLost
+from gateway.preprocessing.losses import BrokenOff, NotBegun, Wait, WorkerHung, WorkerLost
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two attempts to reach a worker that is starting.
 RETRY = 0.05
+#: Seconds from the end of a worker's connection to that of its process, if it dies.
+END_SECONDS = 0.5
 #: Seconds that a worker may take to identify itself.
 INTRODUCE_SECONDS = 60.0
 #: Seconds between two looks at how long a worker has been at its present call.
@@ -124,13 +127,17 @@ class WorkerConnection:
                 await asyncio.sleep(RETRY)
                 continue
             introduction = asyncio.create_task(self._introduce())
+            reason: WorkerLost = WorkerLost("the worker died")
             try:
                 await lost.wait()
+                self.connected = False
                 log.debug("worker hung up", worker=self.path.name)
+                if not await self._ends():
+                    reason = BrokenOff("the worker broke off the connection; its output says why")
             finally:
                 introduction.cancel()
                 await asyncio.gather(introduction, return_exceptions=True)
-                self._hang_up(WorkerLost("the worker died"))
+                self._hang_up(reason)
                 self._forget_process()
             await asyncio.sleep(RETRY)  # a dead worker's children may listen on
 
@@ -158,6 +165,16 @@ class WorkerConnection:
                 self._forget_process()
                 raise
         return frames
+
+    async def _ends(self) -> bool:
+        """Return whether the process ends: its socket closes a moment before."""
+        if self._process is None:
+            return True
+        for _ in range(round(END_SECONDS / RETRY)):
+            if select.select([self._process], [], [], 0)[0]:
+                return True
+            await asyncio.sleep(RETRY)
+        return False
 
     async def _introduce(self) -> None:
         identity = await self.ask(wire.Introduce(0), INTRODUCE_SECONDS)

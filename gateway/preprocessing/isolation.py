@@ -17,7 +17,7 @@ import structlog
 from gateway_preprocessor import wire
 
 from gateway.errors import ReleaseNotReady
-from gateway.preprocessing.losses import NotBegun, Poisonous, Suspect, Wait, WorkerLost
+from gateway.preprocessing.losses import BrokenOff, NotBegun, Poisonous, Suspect, Wait, WorkerLost
 from gateway.system.files import Busy, hold
 
 log = structlog.get_logger(__name__)
@@ -152,6 +152,8 @@ class Isolation:
                 (result,) = await ask([item], [wait], alone=True)
             except NotBegun as error:
                 lost = error
+            except BrokenOff as error:
+                return wire.WorkerFailure(str(error))  # no input's fault
             except WorkerLost as error:
                 told = f"it cost two worker processes, the second while it was alone: {error}"
                 if not wait.done():

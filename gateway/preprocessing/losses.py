@@ -18,6 +18,10 @@ class WorkerHung(WorkerLost):
     """The worker did not reply in time, and was killed for it."""
 
 
+class BrokenOff(WorkerLost):
+    """The worker lives, but ended the connection: its reply cannot be written down."""
+
+
 class NotBegun(WorkerLost):
     """The worker was lost while it worked on an earlier call: this one is not to blame."""
 

@@ -102,7 +102,8 @@ def stack(specs: Sequence[TensorSpec], rows: Sequence[Tensors]) -> Stacked:
     for spec in specs:
         arrays = [row[spec.name] for row in rows]
         if -1 not in spec.shape:
-            tensors[spec.name] = np.stack(arrays)
+            # A dtype has one name in every byte order; Triton would read it as the native one.
+            tensors[spec.name] = np.stack(arrays, dtype=spec.dtype, casting="equiv")
             continue
         sizes = [max(each) for each in zip(*(array.shape for array in arrays), strict=True)]
         shape = [

@@ -35,7 +35,12 @@ class Poison(Preprocessor):
     def preprocess(self, instances, parameters):
         for text in instances:
             obey(text)
-        return [Prepared({"length": np.array([len(text)])}, text) for text in instances]
+        return [
+            Prepared(
+                {"length": np.array([len(text)])}, object() if text == "unwritable" else text
+            )
+            for text in instances
+        ]
 
     def postprocess(self, rows, contexts):
         for text in contexts:

@@ -113,3 +113,11 @@ def test_rows_that_are_not_finite_are_found() -> None:
     assert not_finite({"labels": labels}) == {}
     assert not_finite({"scores": scores, "labels": labels}) == {1: "scores", 3: "scores"}
     assert not_finite({"scores": scores, "half": half}) == {1: "scores", 3: "scores", 4: "half"}
+
+
+@pytest.mark.parametrize("shape", [(2,), (-1,)])
+def test_foreign_byte_order_is_turned_around(shape: tuple[int, ...]) -> None:
+    spec = TensorSpec("x", "float32", shape)
+    stacked = stack([spec], [{"x": np.array([1, 2], ">f4")}, {"x": np.array([3, 4], "<f4")}])
+    assert stacked.tensors["x"].dtype.isnative
+    assert stacked.tensors["x"].tolist() == [[1, 2], [3, 4]]
