@@ -16,7 +16,6 @@ from gateway.deadline import Deadline
 from gateway.errors import BadHeader
 from gateway.http import envelope
 from gateway.http.base import Bodied, BodyRoom
-from gateway.http.base import Bodied
 from gateway.http.costs import Costs
 from gateway.serving.predict import Predictor
 from gateway.serving.request import Request
