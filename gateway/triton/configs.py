@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
+
+#: What tells whether files have changed.
+FileStamps = frozenset[tuple[Path, int, int]]
 
 
 class ConfigError(ValueError):
@@ -27,6 +31,15 @@ class Configs:
 
     def __init__(self, repository: Path) -> None:
         self._repository = repository
+
+    def stamps(self, model: str) -> FileStamps:
+        """Return path, time of change (ns) and size of each file of a model that can be read."""
+        found = set()
+        for path in (self._repository / model).rglob("*"):
+            with suppress(OSError):
+                status = path.stat()
+                found.add((path, status.st_mtime_ns, status.st_size))
+        return frozenset(found)
 
     def with_versions(self, model: str, numbers: set[int]) -> str | None:
         """Return the model's configuration as JSON, with a version policy of these versions.

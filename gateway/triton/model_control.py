@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tritonclient.utils import InferenceServerException
 
 from gateway.triton.channel import Server
-from gateway.triton.configs import Configs
+from gateway.triton.configs import Configs, FileStamps
 
 #: Timeouts in seconds: of health and index calls, and of loading one model.
 PROBE_TIMEOUT = 2.0
@@ -62,6 +62,10 @@ class ModelControl:
         self._client = server.client()
         self._configs = configs
         self._digest = digest
+
+    def stamps(self, model: str) -> FileStamps:
+        """Return what tells whether the files of a model have changed."""
+        return self._configs.stamps(model)
 
     async def reconnect(self) -> None:
         """Connect anew; calls in progress fail."""

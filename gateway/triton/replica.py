@@ -14,14 +14,14 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.telemetry import metrics
 from gateway.triton.channel import Server
-from gateway.triton.configs import ConfigError, Configs
+from gateway.triton.configs import ConfigError, Configs, FileStamps
 from gateway.triton.inference import Inference, Proof
 from gateway.triton.mending import Mending
 from gateway.triton.model_control import Files, LoadedVersion, ModelControl, ModelVersion
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before a model that failed to load is tried again.
+#: Seconds before a model that failed to load is tried again, unless its files change before.
 RELOAD_PAUSE = 10.0
 
 
@@ -73,7 +73,7 @@ class Replica:
         self.status = ReplicaStatus()
         self.inference = Inference(server)
         self._answered: dict[ModelVersion, int] = {}
-        self._next_load: dict[str, float] = {}
+        self._postponed: dict[str, tuple[float, FileStamps]] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._mending = Mending(self.inference.health, reloads=reloads)
         self._control = ModelControl(server, configs, digest)
@@ -159,7 +159,7 @@ class Replica:
         for load in self._loads.values():
             load.cancel()
         self._answered.clear()
-        self._next_load.clear()
+        self._postponed.clear()
         metrics.REPLICA_UP.labels(self.endpoint).set(0)
 
     async def reconnect(self) -> None:
@@ -211,8 +211,10 @@ class Replica:
         A version that is already served counts as loaded from the wanted files.
         """
         missing = wanted.keys() - serving
+        stamps = await asyncio.to_thread(self._control.stamps, model)
         try:
-            if missing and time.monotonic() < self._next_load.get(model, 0.0):
+            until, before = self._postponed.get(model, (0.0, stamps))
+            if missing and stamps == before and time.monotonic() < until:
                 return
             if model in self._mending.condemned:
                 await self._control.unload(model)
@@ -225,15 +227,15 @@ class Replica:
                 # Its statistics begin again: not the sign of somebody else's reload.
                 self._answered = {v: n for v, n in self._answered.items() if v.model != model}
             if any(self.ready[version].files != wanted[version] for version in missing):
-                self._next_load[model] = time.monotonic() + RELOAD_PAUSE
+                self._postponed[model] = time.monotonic() + RELOAD_PAUSE, stamps
         except (InferenceServerException, ConfigError, OSError) as error:
             reason = error.message() if isinstance(error, InferenceServerException) else str(error)
-            self._next_load[model] = time.monotonic() + RELOAD_PAUSE
+            self._postponed[model] = time.monotonic() + RELOAD_PAUSE, stamps
             if self.problems.get(model) != reason:
                 log.warning("model not ready", model=model, replica=self.endpoint, reason=reason)
             self.problems[model] = reason
         except Exception:  # whatever happens, try again
-            self._next_load[model] = time.monotonic() + RELOAD_PAUSE
+            self._postponed[model] = time.monotonic() + RELOAD_PAUSE, stamps
             log.exception("loading a model failed", model=model, replica=self.endpoint)
         else:
             self.problems.pop(model, None)

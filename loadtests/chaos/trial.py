@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loadtests.chaos.faults import Fault
-from loadtests.chaos.ledger import Account, Fate, Sent, account
+from loadtests.chaos.ledger import LATE, Account, Fate, Sent, account
 from loadtests.chaos.target import Look, Target, small_disk
 from loadtests.chaos.traffic import Source, Traffic
 from loadtests.load.stack import Stack, copy
@@ -111,12 +111,17 @@ def judged(fault: Fault, sent: list[Sent], looks: list[Look], began: float, ende
     # Well at last: after the last look that was not.
     last = max([look.at for look in ill if look.at >= ended], default=ended)
     well = [look.at for look in looks if look.at > last and look.well]
-    known = began + named if named is not None else ended
+
+    def known(model: str) -> float:
+        """Return when a release of the model was told to be out of order: it is not waited for."""
+        prefix = f"{model}/"
+        return next((o.at for o in ill if any(p.startswith(prefix) for p in o.problems)), ended)
+
     told = sorted({name for look in ill for name in look.problems})
     refused = [
         one.seconds
         for one in sent
-        if one.fate is Fate.REFUSED and known < one.at < ended and one.code != "deadline_exceeded"
+        if one.fate is Fate.REFUSED and known(one.model) < one.at < ended and one.code != LATE
     ]
     return Trial(
         fault,

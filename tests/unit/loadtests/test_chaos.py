@@ -49,7 +49,7 @@ def test_an_account_is_balanced_only_without_wrong_and_lost() -> None:
 
 
 def look(at: float, *, well: bool) -> Look:
-    return Look(at, 200, "ready" if well else "degraded", {} if well else {"part": "dead"})
+    return Look(at, 200, "ready" if well else "degraded", {} if well else {"m/1": "dead"})
 
 
 def test_a_trial_fails_unless_all_is_as_before() -> None:
@@ -58,7 +58,7 @@ def test_a_trial_fails_unless_all_is_as_before() -> None:
     calm = [Sent("m", at, 0.1, Fate.RIGHT) for at in range(30)]
     trial = judged(fault, calm, looks, 10.0, 12.0)
     assert trial.failures == []
-    assert (trial.named, trial.mended, trial.told) == (1.0, 1.0, ["part"])
+    assert (trial.named, trial.mended, trial.told) == (1.0, 1.0, ["m/1"])
     late = judged(fault, calm, [look(at, well=at <= 10) for at in range(30)], 10.0, 12.0)
     assert late.failures == ["not well in time"]
     still = [*calm, Sent("m", 12 + MENDS + 1, 0.1, Fate.REFUSED, "release_not_ready", 1)]
