@@ -151,10 +151,11 @@ class Admission:
 
     def require_room(self, rows: int, client: str, deadline: Deadline) -> None:
         """Raise Overloaded unless `rows` more can be answered by their deadline."""
-        now, waiting = time.monotonic(), self._backlog.rows
-        self._note(client, now)
+        waiting = self._backlog.rows
         if not waiting and rows <= self._limit:
             return
+        now = time.monotonic()
+        self._note(client, now)
         rate, left = self.rate.measured(now), deadline.at - now
         if waiting + rows > self._limit:
             told = f"{rows} more would exceed the limit of {self._limit}"
@@ -172,7 +173,7 @@ class Admission:
             raise self._overloaded(rows, told, now, rows / rate)
 
     def _note(self, client: str, now: float) -> None:
-        """Note that a client asks now, and forget those that do no more."""
+        """Note that a client asks while others wait, and forget those that do no more."""
         self._seen[client] = now
         if now - self._looked > RECENT:
             self._looked = now

@@ -209,6 +209,9 @@ class TritonPool:
 
     def require_able(self, verified: Verified) -> None:
         """Raise TritonUnreachable or ReleaseNotReady if no replica is able, or will be soon."""
+        for replica in self.replicas:
+            if verified.version in replica.ready:
+                return
         if not self._soon(verified.version):
             raise self._unable()
 
