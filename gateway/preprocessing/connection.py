@@ -67,6 +67,7 @@ class WorkerConnection:
         self._frames: wire.Frames | None = None
         self._lost = asyncio.Event()
         self._looking: asyncio.TimerHandle | None = None
+        self._late = 0  # the request that was late at the last look
         self._decode = msgspec.msgpack.Decoder(wire.Reply).decode
         self._task = asyncio.create_task(self._run())
 
@@ -106,17 +107,21 @@ class WorkerConnection:
         self._looking = None
         if not self.waiting:
             return
-        first = next(iter(self.waiting.values()))
+        number, first = next(iter(self.waiting.items()))
         seconds = time.monotonic() - self.since
         unwanted = bool(first.waits) and all(wait.done() for wait in first.waits)
-        if seconds < (min(ABANDONED_SECONDS, first.seconds) if unwanted else first.seconds):
+        bound = min(ABANDONED_SECONDS, first.seconds) if unwanted else first.seconds
+        late = seconds >= bound
+        # At the second look: if this process was held up, the reply may be waiting to be read.
+        if not late or self._late != number:
+            self._late = number if late else 0
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
             return
         log.error("worker hangs: killed", worker=self.path.stem, seconds=seconds, unwanted=unwanted)
         if self._process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
-        self._hang_up(WorkerHung(f"no reply within {seconds:.3g} s"))
+        self._hang_up(WorkerHung(f"no reply within {bound:g} s"))
 
     async def _run(self) -> None:
         while True:
