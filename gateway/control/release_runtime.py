@@ -74,8 +74,7 @@ class ReleaseRuntime:
         if self._rejection is not None:
             return ReleaseStatus(ReleaseState.REJECTED, public(self._rejection))
         if self.batcher is None or self._preprocessing is None:
-            reason = "preparing environment and workers"
-            return ReleaseStatus(ReleaseState.LOADING, reason)
+            return ReleaseStatus(ReleaseState.LOADING, "preparing environment and workers")
         workers = self._preprocessing.status
         if workers.state is not WorkerState.READY:
             return ReleaseStatus(ReleaseState.UNAVAILABLE, public(workers.reason))
@@ -162,8 +161,7 @@ class ReleaseRuntime:
                 self.batcher.verified.loads[replica.endpoint] = loaded.load
             return True
         files, triton = locked.model if locked else {}, self._resources.triton
-        wanted = triton.wanted(self.definition.version)
-        if wanted != files or loaded.files in ({}, files):
+        if triton.wanted(self.definition.version) != files or loaded.files in ({}, files):
             return False
         problem = replica.problems.get(self.definition.model)
         if problem and not self.rejected:
@@ -231,7 +229,10 @@ class ReleaseRuntime:
             load = await checks.verify_replica(replica)
         except (Misaligned, InferenceFailed) as error:
             batcher.verified.loads.pop(replica.endpoint, None)
-            self._reject(str(error))
+            if isinstance(error, Misaligned) or not batcher.able:
+                self._reject(str(error))
+            else:  # other replicas have it
+                asyncio.get_event_loop().call_later(RETRY_SECONDS, self._checks.pop, replica, None)
         except GatewayError as error:
             # Triton did not answer; the next check finds it again, or reloaded.
             log.warning("verification put off", model=model, release=name, reason=error.detail)
@@ -243,8 +244,7 @@ class ReleaseRuntime:
         self._resources.triton.changed.set()
 
     def _reject(self, reason: str) -> None:
-        model, name = self.definition.model, self.definition.name
         self._rejection = reason
         self.verified = False
-        metrics.RELEASE_REJECTIONS.labels(model, name).inc()
+        metrics.RELEASE_REJECTIONS.labels(self.definition.model, self.definition.name).inc()
         self._resources.triton.changed.set()

@@ -13,18 +13,23 @@ served, by the golden results.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from gateway_preprocessor import Prepared
+from gateway_preprocessor import Prepared, TensorSpec
 from gateway_preprocessor.goldens import Golden
+from numpy.typing import NDArray
 
 from gateway.deadline import Deadline
+from gateway.errors import InferenceFailed
 from gateway.preprocessing.workers import Preprocessing
 from gateway.releases import alignment, goldens, lock
 from gateway.releases.alignment import Misaligned, require
 from gateway.releases.lock import LockedRelease
 from gateway.releases.manifest import Release
 from gateway.serving.packing import stack
+from gateway.triton.health import FAILURES
 from gateway.triton.model_control import ModelVersion
 from gateway.triton.replica import Replica
 
@@ -76,9 +81,7 @@ class Verification:
         answers: list[bytes | Exception] = []
         for item in self._prepared:
             tensors = stack(described.tensors, [item.tensors]).tensors
-            outputs = await replica.inference.infer(
-                version, tensors, described.outputs, Deadline.after(INFER_SECONDS)
-            )
+            outputs = await _infer(replica, version, tensors, described.outputs)
             answers += await self._workers.postprocess(outputs, [item.context])
         require(alignment.results(self._goldens, answers, self._release.tolerance))
         await verify_files(self._folder, self._name, self._release, self._locked)
@@ -88,3 +91,31 @@ class Verification:
 async def verify_files(folder: Path, name: str, release: Release, locked: LockedRelease) -> None:
     """Verify that a model version's files match the lock. Raises Misaligned."""
     require(await asyncio.to_thread(lock.drift, folder, name, release, locked))
+
+
+async def _infer(
+    replica: Replica,
+    version: ModelVersion,
+    tensors: Mapping[str, NDArray[Any]],
+    outputs: Sequence[TensorSpec],
+) -> dict[str, NDArray[Any]]:
+    """Make a call on this replica; where the server fails it, as often as to know the model dead.
+
+    It is then reloaded, and the new load is verified.
+    """
+    failed = False
+    for left in reversed(range(FAILURES)):
+        try:
+            found = await replica.inference.infer(
+                version, tensors, outputs, Deadline.after(INFER_SECONDS)
+            )
+        except InferenceFailed as error:
+            failed = True
+            if not left or not error.repeatable:
+                replica.alarm.set()
+                raise
+        else:
+            break
+    if failed:
+        replica.inference.health.refuted(version)
+    return found
