@@ -9,14 +9,17 @@ from gateway.triton.replica import Replica
 #: Calls of one load that may fail to be made before its replica is given up. The second comes after
 #: a look at the replica: it may be down, or somebody may be reloading the version.
 CALLS = 2
+#: Repetitions of a call that fails by the server's fault: a dead instance is soon free again, and
+#: may well get the first one, too.
+REPEATS = 2
 
 
 class Attempts:
     """The failed attempts of one call: `failure` is the last one.
 
     A replica that could not take the call is given up after `CALLS`, unless it has loaded the
-    version anew since. A call that failed by the server's fault is repeated once: where one of
-    several instances is dead, another one answers. Both go elsewhere if possible.
+    version anew since. A call that failed by the server's fault is repeated: where one of several
+    instances is dead, another one answers. Both go elsewhere if possible.
     """
 
     def __init__(self, version: ModelVersion) -> None:
@@ -24,6 +27,7 @@ class Attempts:
         self._version = version
         self._calls: dict[tuple[Replica, int], int] = {}
         self._suspect: Replica | None = None
+        self._repeats = 0
         self._last: Replica | None = None
 
     def add(self, replica: Replica, load: int, error: GatewayError) -> None:
@@ -31,7 +35,10 @@ class Attempts:
         self.failure = error
         self._last = replica
         if isinstance(error, InferenceFailed):
-            if self._suspect or not error.repeatable:
+            if self._suspect:
+                self._suspect.inference.health.same(self._version)
+            self._repeats += 1
+            if self._repeats > REPEATS or not error.repeatable:
                 raise error
             self._suspect = replica
             return

@@ -97,6 +97,12 @@ class Health:
         record.latest = now
         record.judge()
 
+    def same(self, version: ModelVersion) -> None:
+        """Note that the last failure was that of a call that had failed before: one, not two."""
+        if record := self.records.get(version):
+            record.calls -= 1
+            record.failed -= 1
+
     def refuted(self, version: ModelVersion) -> None:
         """Note that a call that the server failed was answered when it was repeated."""
         if record := self.records.get(version):

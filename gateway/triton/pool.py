@@ -173,7 +173,7 @@ class TritonPool:
     ) -> dict[str, NDArray[Any]]:
         """Run one call on the least loaded replica; on another one if that goes away.
 
-        A call that fails by the server's fault is repeated once, elsewhere if possible. Waits for a
+        A call that fails by the server's fault is repeated, elsewhere if possible. Waits for a
         version that is being reloaded to be verified again. Raises GatewayError: ReleaseNotReady or
         TritonUnreachable if no replica can take the call.
         """
