@@ -17,6 +17,7 @@ import structlog
 from gateway.control import declarations, effect, traffic
 from gateway.control.announcer import Announcer
 from gateway.control.applied_traffic import AppliedTraffic
+from gateway.control.canary import Canaries
 from gateway.control.declarations import Declaration
 from gateway.control.definition import Definition
 from gateway.control.effect import Effect
@@ -59,6 +60,7 @@ class Reconciler:
         self._seen: object = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = False
+        self._canaries = Canaries(resources.triton)
 
     @property
     def started(self) -> bool:
@@ -88,6 +90,7 @@ class Reconciler:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._canaries.close()
         await asyncio.gather(*(one.close() for one in (*self._runtimes, *self._retiring)))
 
     async def _watch(self) -> None:
@@ -117,6 +120,7 @@ class Reconciler:
             runtime.retry(now=changed)
         for runtime in (*self._runtimes, *self._retiring):
             runtime.advance()
+        self._canaries.look(self._runtimes)
         self._publish()
 
     async def _read(self) -> None:

@@ -48,10 +48,10 @@ class Resources(NamedTuple):
 
 
 class ReleaseRuntime:
-    """Starts a release and keeps it verified. `batcher` exists as soon as its workers run.
+    """Starts a release and keeps it verified.
 
-    `verified` says whether it has been verified on a replica since its last rejection. `successor`
-    is a newer definition of the same release.
+    `batcher` and `verification` exist as soon as its workers run. `verified` says whether it has
+    been verified on a replica since its last rejection. `successor` is a newer definition of it.
     """
 
     def __init__(self, definition: Definition, resources: Resources) -> None:
@@ -63,7 +63,7 @@ class ReleaseRuntime:
         self._resources = resources
         self._folder: Path = resources.settings.repository / definition.model
         self._preprocessing: Preprocessing | None = None
-        self._verification: Verification | None = None
+        self.verification: Verification | None = None
         self._tried = 0.0
         self._task: asyncio.Task[None] | None = None
         self._checks: dict[Replica, tuple[int, asyncio.Task[None]]] = {}
@@ -137,7 +137,7 @@ class ReleaseRuntime:
 
     def advance(self) -> None:
         """Verify the release on every replica that has (re)loaded its version."""
-        if self._verification is None or self.batcher is None:
+        if self.verification is None or self.batcher is None:
             return
         for replica in self._resources.triton.replicas:
             loaded = replica.ready.get(self.definition.version)
@@ -147,7 +147,7 @@ class ReleaseRuntime:
                 continue
             load, task = self._checks.get(replica, (0, None))
             if task is None or (task.done() and load != loaded.load):
-                check = asyncio.create_task(self._verify(self._verification, self.batcher, replica))
+                check = asyncio.create_task(self._verify(self.verification, self.batcher, replica))
                 self._checks[replica] = loaded.load, check
 
     def _awaits(self, replica: Replica, loaded: LoadedVersion) -> bool:
@@ -212,7 +212,7 @@ class ReleaseRuntime:
             self.batcher = Batcher(
                 model, name, release, self._preprocessing, triton, limiter, queue_rows
             )
-        self._verification = checks
+        self.verification = checks
         self._checks.clear()
         triton.want(definition.version, locked.model)
         triton.changed.set()

@@ -80,12 +80,24 @@ class Verification:
         require(alignment.specs(described, loaded.inputs, loaded.outputs, loaded.max_batch_size))
         answers: list[bytes | Exception] = []
         for item in self._prepared:
-            tensors = stack(described.tensors, [item.tensors]).tensors
-            outputs = await _infer(replica, version, tensors, described.outputs)
+            outputs = await self._infer(replica, version, item)
             answers += await self._workers.postprocess(outputs, [item.context])
         require(alignment.results(self._goldens, answers, self._release.tolerance))
         await verify_files(self._folder, self._name, self._release, self._locked)
         return loaded.load
+
+    async def ask_one(self, replica: Replica) -> None:
+        """Infer one golden case on a replica, whatever the result. Raises GatewayError."""
+        version = ModelVersion(self._folder.name, self._release.model_version)
+        if self._prepared:
+            await self._infer(replica, version, self._prepared[0])
+
+    async def _infer(
+        self, replica: Replica, version: ModelVersion, item: Prepared
+    ) -> dict[str, NDArray[Any]]:
+        described = self._workers.identity.description
+        tensors = stack(described.tensors, [item.tensors]).tensors
+        return await _infer(replica, version, tensors, described.outputs)
 
 
 async def verify_files(folder: Path, name: str, release: Release, locked: LockedRelease) -> None:
