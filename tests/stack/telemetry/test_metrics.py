@@ -123,7 +123,7 @@ def test_the_queue_takes_a_share_of_each_deadline(client: httpx.Client) -> None:
 
 
 def test_time_in_the_queue_ends_where_work_begins() -> None:
-    request = PendingRequest("r1", Deadline.after(0.2), 2, waiting_since=10.0)
+    request = PendingRequest("r1", "somebody", Deadline.after(0.2), 2, waiting_since=10.0)
     request.leave_queue(10.25)  # a worker took all rows
     request.leave_queue(11.0)  # answered: it was not waiting
     assert request.queued == 0.25
@@ -199,8 +199,10 @@ def test_the_log_tells_of_changes_and_not_of_probes(serving: Stack, client: http
 
     before = len(lines("ready", "not ready"))
     assert lines("ready", "not ready")[before - 1]["event"] == "ready"
-    serving.triton.kill()
+    triton = serving.triton
+    triton.suspend()  # only killed, it might be back before anybody looks
     until(lambda: client.get("/readyz").status_code == 503)
+    triton.kill()
     changes = 2 * (len(serving.gateways) or 1)
     until(lambda: len(lines("ready", "not ready")) >= before + changes)
     time.sleep(1)  # no more of them, however often it was asked
