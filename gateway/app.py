@@ -215,12 +215,7 @@ class Gateway:
             raise OSError(f"{place}: {error.strerror or error}") from None
         server = Server(
             application(self.predictor, reconciler, readiness, settings, self._requests),
-            Bounds(
-                limits.most_connections(settings),
-                settings.idle_seconds,
-                settings.body_seconds,
-                settings.write_seconds,
-            ),
+            Bounds.of(settings),
             max_body_size=DRAINED * settings.max_body_bytes,
         )
         server.add_sockets(sockets)

@@ -34,6 +34,8 @@ from tornado.iostream import IOStream
 from tornado.platform.asyncio import AsyncIOMainLoop
 from tornado.web import Application
 
+from gateway.settings import Settings
+from gateway.system import limits
 from gateway.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -55,6 +57,16 @@ class Bounds(NamedTuple):
     idle: float
     body: float
     write: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Bounds:
+        """Take the operator's bounds."""
+        return cls(
+            limits.most_connections(settings),
+            settings.idle_seconds,
+            settings.body_seconds,
+            settings.write_seconds,
+        )
 
 
 class Loop(AsyncIOMainLoop):

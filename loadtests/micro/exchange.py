@@ -18,7 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from gateway.http.base import Bodied, record
-from gateway.http.server import Server
+from gateway.http.server import Bounds, Server
 from gateway.settings import Settings
 from gateway.telemetry import logs
 
@@ -56,11 +56,12 @@ class Own(Bodied):
 async def exchanges(folder: Path) -> AsyncIterator[tuple[Exchange, Exchange]]:
     """Return the exchange with the bare handler and the one with the gateway's."""
     given: dict[str, Any] = {"log_file": folder / "log"}
-    requests = logs.configure(Settings(**given))
+    settings = Settings(**given)
+    requests = logs.configure(settings)
     bare = Application([(r"/.*", Bare)], log_function=lambda _: None)
     own = Application([(r"/.*", Own)], log_function=partial(record, requests))
     servers, found, writers = [], [], []
-    for server in (HTTPServer(bare), Server(own)):
+    for server in (HTTPServer(bare), Server(own, Bounds.of(settings))):
         (bound, *_) = bind_sockets(0, "127.0.0.1")
         server.add_sockets([bound])
         reader, writer = await asyncio.open_connection(*bound.getsockname())
