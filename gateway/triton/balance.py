@@ -126,6 +126,8 @@ class Balance:
         if standing is None or (loaded and loaded.load != standing.load):
             standing = standings[version] = Standing(loaded.load if loaded else 0)
             replica.passed_by.pop(version, None)
+            for cause in Cause:  # shown as 0 until it happens
+                metrics.REPLICA_EJECTIONS.labels(replica.endpoint, version.model, cause)
         return standing
 
     def _admitted(self, replica: Replica, version: ModelVersion) -> bool:

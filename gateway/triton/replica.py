@@ -220,6 +220,7 @@ class Replica:
                 await self._control.unload(model)
             waited_for = any(version.model == model for version in self.reloading)
             serve = self._control.serve_again if waited_for else self._control.serve
+            metrics.MODEL_RELOADS.labels(model)  # shown as 0 until it happens
             for version, loaded in (await serve(model, wanted, serving)).items():
                 self.ready[version] = loaded
                 log.info("model ready", model=model, version=version.number, replica=self.endpoint)
