@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ from functools import partial
 from typing import ClassVar
 
 import pytest
+import pytest_asyncio
 import structlog
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -20,6 +22,8 @@ from tornado.web import Application
 from gateway.http import base, server
 from gateway.telemetry.logs import RequestLog, Stream
 
+# A loop of this module's own: another test may have made Tornado use a loop other than ours.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECONDS = 0.3
 LARGE = 32 << 20  # more than the kernel buffers
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
@@ -50,7 +54,7 @@ def bounds() -> server.Bounds:
     return server.Bounds(connections=100, idle=60, body=SECONDS, write=SECONDS)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def connect(monkeypatch: pytest.MonkeyPatch, bounds: server.Bounds) -> AsyncIterator[Connect]:
     monkeypatch.setattr(server, "LOOK_SECONDS", SECONDS / 10)
     server.install_loop()
@@ -162,6 +166,7 @@ async def test_without_descriptors_new_connections_wait(connect: Connect) -> Non
     client = socket.socket()
     client.setblocking(False)
     address = kept[1].get_extra_info("peername")
+    gc.collect()  # or a descriptor may become free meanwhile
     os.close(lowest := os.dup(client.fileno()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
